@@ -1,0 +1,1 @@
+"""Robust classifiers from repulsive class prototypes, and an honest measure of robustness."""

@@ -1,0 +1,38 @@
+"""What a figure was measured with: versions, processor, device. No names of people or machines."""
+
+from __future__ import annotations
+
+import platform
+
+from repulse.version import __version__
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, PyTorch, NumPy and this package; operating system, processor, threads, accelerator."""
+    import numpy as np
+    import torch
+
+    found = {
+        "repulse": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": str(torch.get_num_threads()),
+    }
+    if torch.cuda.is_available():
+        found["device"] = torch.cuda.get_device_name()
+        found["cuda"] = str(torch.version.cuda)
+    return found
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

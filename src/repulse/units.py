@@ -1,0 +1,34 @@
+"""Numbers as people write them: 8/255."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+
+def parse_number(value: Any) -> Any:
+    """A number from text such as '8/255' or '0.1'; anything that is not text passes through.
+
+    Raises:
+        ValueError: if the text is no number.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        over, _, under = value.partition("/")
+        return float(over) / float(under) if under else float(value)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("expected a number such as 8/255 or 0.1") from None
+
+
+def in_255ths(value: float) -> str:
+    """A pixel distance as people write it: '8/255' for a whole number of grey levels, else a short decimal."""
+    levels = value * 255
+    if value and abs(levels - round(levels)) < 1e-6:
+        return f"{round(levels)}/255"
+    return f"{value:.4g}"
+
+
+Number = Annotated[float, BeforeValidator(parse_number)]
+"""A float that may be written as a fraction."""
