@@ -1,0 +1,10 @@
+"""Partition the output space: class prototypes, and how far apart they are."""
+
+# Importing these modules enters their methods in the registry.
+from repulse.prototypes import auto, closed_form, hadamard, kerdock, repulsion_linf, repulsion_sphere  # noqa: F401
+from repulse.prototypes.bounds import Bound
+from repulse.prototypes.methods import METHODS, Made, make_prototypes
+from repulse.prototypes.prototypes import Metric, Prototypes
+from repulse.prototypes.separation import Measure, Separation, measure
+
+__all__ = ["METHODS", "Bound", "Made", "Measure", "Metric", "Prototypes", "Separation", "make_prototypes", "measure"]

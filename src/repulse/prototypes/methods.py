@@ -1,0 +1,84 @@
+"""The registry of prototype methods.
+
+A new method is one function of `(n, d)` under `@closed_form(name, metric)`, or one of `(n, d, seed, steps)` that
+returns `Made` under `@METHODS.register(name)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from repulse.errors import RepulseError
+from repulse.prototypes.prototypes import Metric, Prototypes
+from repulse.registry import Registry
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a method returns: points, what they are separated in, and how it went."""
+
+    points: Float[Tensor, "n d"]
+    metric: Metric
+    seed: int = 0
+    steps: int = 0
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+Method = Callable[[int, int, int, int | None], Made]
+"""`(n, d, seed, steps or None) -> Made`; raises RepulseError where (n, d) is impossible."""
+
+Construction = Callable[[int, int], Tensor]
+"""`(n, d) -> points (n, d)`: a closed form, the same every time."""
+
+METHODS: Registry[Method] = Registry("prototype method")
+
+
+def closed_form(name: str, metric: Metric) -> Callable[[Construction], Construction]:
+    """Decorate a construction to enter it in `METHODS`; the construction itself stays as it is."""
+
+    def enter(construction: Construction) -> Construction:
+        @METHODS.register(name)
+        def make(n: int, d: int, seed: int, steps: int | None) -> Made:  # noqa: ARG001
+            if steps is not None:
+                raise RepulseError(
+                    f"method {name!r} is a closed form and takes no steps, got steps={steps}: leave them out"
+                )
+            return Made(construction(n, d), metric)
+
+        return construction
+
+    return enter
+
+
+def make_prototypes(method: str, n: int, d: int, *, seed: int = 0, steps: int | None = None) -> Prototypes:
+    """Make `n` class prototypes in `d` dimensions.
+
+    Spherical methods (metric `cosine`) return points of norm 1, `max-mahalanobis` of norm 10, `hadamard` sign vectors.
+
+    Args:
+        method: a name in `METHODS`; `auto` takes a provably optimal closed form where one exists.
+        n: number of classes, at least 2.
+        d: dimension of the output space, at least 1.
+        seed: of the random start, where there is one.
+        steps: of an iterative method; None for its default. Closed forms have no steps.
+
+    Raises:
+        RepulseError: if the method is unknown, or cannot place `n` points in `d` dimensions.
+    """
+    if n < 2:
+        raise RepulseError(f"a classifier needs at least 2 classes, got {n}")
+    if d < 1:
+        raise RepulseError(f"prototypes need at least 1 dimension, got {d}")
+    if steps is not None and steps < 1:
+        raise RepulseError(f"steps must be at least 1, got {steps}")
+    made = METHODS[method](n, d, seed, steps)
+    return Prototypes(made.points.float(), made.metric, method, made.seed, made.steps, made.provenance)
+
+
+def impossible(method: str, n: int, d: int, limit: str) -> RepulseError:
+    """The error for a method that cannot place `n` points in `d` dimensions."""
+    return RepulseError(f"no {method} prototypes with n={n}, d={d}: {limit}; method 'auto' takes any n with d >= 2")
