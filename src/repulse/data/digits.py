@@ -1,0 +1,30 @@
+"""The embedded data set: scikit-learn's handwritten digits, real data without a download."""
+
+from __future__ import annotations
+
+import torch
+
+from repulse.data.images import ImageSet, balanced_indices
+
+TEST_IMAGES = 359
+
+
+def digits() -> tuple[ImageSet, ImageSet]:
+    """1,797 grey images of 8x8 pixels, divided into 1,438 to train on and 359 to measure on, always the same way.
+
+    Source: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), the test part, as in scikit-learn.
+    The 17 grey levels 0 to 16 become 0 to 255.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(bunch.target).long()
+    held = balanced_indices(labels, TEST_IMAGES, 0, "digits")
+    rest = torch.ones(len(labels), dtype=torch.bool)
+    rest[held] = False
+    names = tuple(str(digit) for digit in range(10))
+    return (
+        ImageSet(images[rest], labels[rest], names, "digits", "train"),
+        ImageSet(images[held], labels[held], names, "digits", "test"),
+    )

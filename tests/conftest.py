@@ -1,0 +1,17 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def real_data():
+    """A function from the name of a real data set to its folder; skips the test where it is not at hand."""
+    root = Path(os.environ.get("REPULSE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+    def folder(name):
+        if not (root / name).is_dir():
+            pytest.skip(f"no real data: neither REPULSE_TEST_DATA nor the default folder holds {name}")
+        return root / name
+
+    return folder
