@@ -1,0 +1,7 @@
+"""Networks whose output lives in a space partitioned by class prototypes."""
+
+from repulse.models.backbones import BACKBONES, make_backbone
+from repulse.models.classifier import PrototypeClassifier
+from repulse.models.readouts import READOUTS
+
+__all__ = ["BACKBONES", "READOUTS", "PrototypeClassifier", "make_backbone"]

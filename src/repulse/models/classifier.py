@@ -1,0 +1,88 @@
+"""A classifier whose output space is partitioned by class prototypes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from repulse.errors import RepulseError
+from repulse.models.readouts import READOUTS
+from repulse.prototypes import Prototypes
+
+
+class PrototypeClassifier(nn.Module):
+    """Images in [0, 1] to logits, by way of an embedding that is compared with fixed class prototypes.
+
+    `logits = readout((backbone((x - mean) / std)), prototypes) / temperature`. It is an ordinary module: normalisation
+    is inside, so any attack library, exporter or compiler takes it as it is. The softmax baseline is the same class
+    with one-hot prototypes and the `linear` readout.
+
+    Args:
+        backbone: maps normalised images (N, C, H, W) to embeddings (N, d).
+        prototypes: n points in d dimensions; kept as a buffer, not trained.
+        readout: name in `READOUTS`: `linear`, `dot`, `cosine`, `l2`, `linf`.
+        temperature: divides the readout; > 0.
+        mean: per-channel mean of the images, in [0, 1]; one value serves all channels.
+        std: per-channel standard deviation; > 0.
+
+    Raises:
+        RepulseError: if the readout is unknown, or temperature or std is not positive.
+    """
+
+    prototypes: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        prototypes: Prototypes | Float[Tensor, "n d"],
+        readout: str = "cosine",
+        *,
+        temperature: float = 1.0,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise RepulseError(f"temperature must be positive, got {temperature}")
+        if not all(value > 0 for value in std):
+            raise RepulseError(f"std must be positive in every channel, got {list(std)}")
+        points = prototypes if isinstance(prototypes, Tensor) else prototypes.points
+        self.backbone = backbone
+        self.readout = readout
+        self.temperature = float(temperature)
+        self._read = READOUTS[readout]
+        self.register_buffer("prototypes", points.detach().clone().float())
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def embed(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N d"]:
+        """The embedding of images in [0, 1].
+
+        Raises:
+            RepulseError: if the backbone's output is not (N, d) for prototypes in d dimensions.
+        """
+        z: Tensor = self.backbone((x - self.mean) / self.std)
+        if z.ndim != 2 or z.shape[1] != self.prototypes.shape[1]:
+            raise RepulseError(
+                f"the backbone must give embeddings of shape (N, {self.prototypes.shape[1]}), the prototypes' "
+                f"dimension; got {tuple(z.shape)}"
+            )
+        return z
+
+    def classify(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N n"]:
+        """The logits of embeddings."""
+        return self._read(z, self.prototypes.to(z.dtype)) / self.temperature
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N n"]:
+        """The logits of images in [0, 1]."""
+        return self.classify(self.embed(x))
+
+    def extra_repr(self) -> str:
+        """Classes, dimension, readout and temperature."""
+        n, d = self.prototypes.shape
+        return f"classes={n}, dimension={d}, readout={self.readout!r}, temperature={self.temperature:g}"

@@ -1,0 +1,95 @@
+import pytest
+import torch
+from torch import nn
+
+from repulse.errors import RepulseError
+from repulse.models import BACKBONES, PrototypeClassifier, make_backbone
+
+
+def flat(dimension):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(dimension))
+
+
+def test_logits_are_the_readout_of_the_embedding_over_the_temperature():
+    model = PrototypeClassifier(flat(6), torch.eye(4, 6), "linear", temperature=0.5, mean=(0.5,), std=(0.25,))
+    x = torch.rand(3, 1, 4, 4)
+    embedding = model.backbone((x - 0.5) / 0.25)
+    torch.testing.assert_close(model.embed(x), embedding)
+    torch.testing.assert_close(model(x), 2 * embedding[:, :4])
+
+
+def test_prototypes_are_kept_and_not_trained():
+    model = PrototypeClassifier(flat(6), torch.eye(4, 6))
+    model(torch.rand(3, 1, 4, 4))
+    assert "prototypes" in model.state_dict()
+    assert all(parameter is not model.prototypes for parameter in model.parameters())
+
+
+def test_a_backbone_of_another_dimension_is_refused():
+    model = PrototypeClassifier(flat(5), torch.eye(4, 6))
+    with pytest.raises(RepulseError, match=r"embeddings of shape \(N, 6\).*got \(3, 5\)$"):
+        model(torch.rand(3, 1, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+        ({"std": (0.2, 0.0, 0.2)}, r"std must be positive in every channel, got \[0.2, 0.0, 0.2\]"),
+    ],
+)
+def test_impossible_options_are_refused(options, message):
+    with pytest.raises(RepulseError, match=f"^{message}$"):
+        PrototypeClassifier(flat(6), torch.eye(4, 6), **options)
+
+
+@pytest.mark.parametrize(("name", "size"), [("small-cnn", 8), ("small-cnn", 28), ("fast", 32), ("resnet18", 32)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_backbones_give_embeddings_that_depend_on_every_pixel_region(name, size, channels):
+    backbone = make_backbone(name, channels=channels, dimension=11, width=0.25).eval()
+    x = torch.rand(2, channels, size, size, requires_grad=True)
+    z = backbone(x)
+    assert z.shape == (2, 11)
+    z.square().sum().backward()
+    quarters = x.grad.abs().unfold(2, size // 2, size // 2).unfold(3, size // 2, size // 2).sum((0, 1, 4, 5))
+    assert (quarters > 0).all()
+
+
+def parameters(name):
+    with torch.device("meta"):
+        return sum(p.numel() for p in make_backbone(name, channels=3, dimension=10).parameters())
+
+
+def test_published_sizes():
+    """ResNet-18 and the Wide ResNets have the numbers of parameters that their papers and RobustBench give."""
+    assert parameters("resnet18") == 11_173_962
+    assert parameters("wrn-28-10") == 36_479_194
+    assert parameters("wrn-34-10") == 46_160_474
+
+
+def test_every_backbone_is_registered_once():
+    assert set(BACKBONES) == {"small-cnn", "fast", "resnet18", "wrn-28-10", "wrn-34-10"}
+
+
+def test_whitening_makes_patches_white():
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(64, 3, 18, 18, generator=generator), 3, 1)
+    backbone = make_backbone("fast", channels=3, dimension=10)
+    backbone.initialise(smooth)
+    response = backbone.whiten(smooth)[:, :12].permute(1, 0, 2, 3).flatten(1)
+    covariance = response @ response.T / response.shape[1]
+    # 5e-4 is added to every eigenvalue, so weak directions fall a little short of one.
+    torch.testing.assert_close(covariance, torch.eye(12), atol=0.05, rtol=0)
+
+
+def test_timm_without_timm_says_what_to_install():
+    try:
+        import timm  # noqa: F401
+    except ImportError:
+        with pytest.raises(RepulseError, match=r"^backbone timm/resnet10t needs timm: pip install 'repulse\[timm\]'$"):
+            make_backbone("timm/resnet10t", channels=3, dimension=5)
+    else:
+        assert make_backbone("timm/resnet10t", channels=3, dimension=5)(torch.rand(2, 3, 32, 32)).shape == (
+            2,
+            5,
+        )
