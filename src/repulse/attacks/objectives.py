@@ -1,0 +1,73 @@
+"""What an attack climbs: one value per image that rises as the model errs.
+
+An objective takes `(model, x, y)` and returns values (N,) and logits (N, n), so that one forward pass tells both which
+way to go and whether the image is fooled already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from repulse.errors import RepulseError
+from repulse.registry import Registry
+
+Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+EmbeddingLoss = Callable[[Tensor, Tensor], Tensor]
+"""`(z (N, d), y (N,)) -> (N,)`: a training loss on embeddings, one value per example."""
+
+OBJECTIVES: Registry[Objective] = Registry("objective")
+
+
+def _on_logits(name: str) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]]:
+    def enter(value: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            logits: Tensor = model(x)
+            return value(logits, y), logits
+
+        OBJECTIVES.register(name)(objective)
+        return value
+
+    return enter
+
+
+@_on_logits("cross-entropy")
+def cross_entropy(logits: Float[Tensor, "N n"], y: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Cross-entropy of the true class (Goodfellow et al. 2015)."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+@_on_logits("margin")
+def margin(logits: Float[Tensor, "N n"], y: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Largest wrong logit minus the true one: positive when fooled, never saturated (Carlini & Wagner 2017, f6)."""
+    own = logits.gather(1, y.unsqueeze(1)).squeeze(1)
+    wrong = logits.scatter(1, y.unsqueeze(1), -torch.inf).amax(1)
+    return wrong - own
+
+
+@_on_logits("dlr")
+def dlr(logits: Float[Tensor, "N n"], y: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """Difference of logits ratio: the margin over (largest minus third-largest logit) (Croce & Hein 2020, eq. 7).
+
+    Raises:
+        RepulseError: below three classes, where it is not defined.
+    """
+    if logits.shape[1] < 3:
+        raise RepulseError(f"the DLR objective needs at least 3 classes, got {logits.shape[1]}; use 'margin'")
+    top = logits.topk(3, dim=1).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def through_embedding(loss: EmbeddingLoss) -> Objective:
+    """The training loss as an objective, for models with `embed` and `classify`: the paper's attack."""
+
+    def objective(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        z = model.embed(x)
+        return loss(z, y), model.classify(z)
+
+    return objective
