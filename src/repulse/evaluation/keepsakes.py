@@ -1,0 +1,55 @@
+"""What a record keeps for its pictures: some fooled images, and where images land in the output space."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from repulse.attacks.attack import attackable
+from repulse.evaluation.bench import Bench
+
+# Enough for a picture of the embedding; more would make it slower, not clearer.
+EMBEDDINGS = 1000
+
+
+def gallery(
+    bench: Bench,
+    adversarial: Float[Tensor, "N *shape"],
+    attacked: Int64[Tensor, "N"],
+    fooled: Bool[Tensor, "N"],
+    count: int,
+) -> dict[str, Tensor]:
+    """Tensors of up to `count` fooled images: the first of each class in turn, then the second of each, and so on."""
+    seen: dict[int, int] = {}
+    ranked = []
+    for place in fooled.nonzero().flatten().tolist():
+        label = int(bench.labels[place])
+        seen[label] = seen.get(label, 0) + 1
+        ranked.append((seen[label], label, place))
+    if count == 0 or not ranked:
+        return {}
+    index = torch.tensor([place for _, _, place in sorted(ranked)[:count]])
+    return {
+        "gallery/index": index.int(),
+        "gallery/clean": bench.images[index].float(),
+        "gallery/adversarial": adversarial[index].float(),
+        "gallery/natural_prediction": bench.natural[index].int(),
+        "gallery/adversarial_prediction": attacked[index].int(),
+    }
+
+
+@torch.inference_mode()
+def output_space(bench: Bench) -> dict[str, Tensor]:
+    """Embeddings of the first images, and the prototypes, for models that have `embed` and `prototypes`."""
+    model = bench.model
+    found: dict[str, Tensor] = {}
+    if callable(embed := getattr(model, "embed", None)):
+        with attackable(model):
+            parts = torch.split(bench.images[:EMBEDDINGS], bench.batch_size)
+            whole = torch.cat([embed(part.to(bench.device)).float().cpu() for part in parts])
+        # Scaled to at most 1,000, since large embeddings would overflow half precision: a picture needs their shape.
+        found["embedding"] = (whole / whole.abs().max().clamp_min(1e-12) * 1000).half().clone()
+    if isinstance(prototypes := getattr(model, "prototypes", None), Tensor):
+        found["prototypes"] = prototypes.detach().float().cpu().clone()
+    return found

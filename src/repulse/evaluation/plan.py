@@ -1,0 +1,70 @@
+"""Which attacks an evaluation runs: the paper's protocol, and always beside it attacks on the logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from repulse.attacks import OBJECTIVES, PGD, EmbeddingLoss, Objective, Threat, fgsm, through_embedding
+from repulse.settings import EvaluationSettings
+
+Group = Literal["paper", "paper-as-published", "logits"]
+
+# Objectives that look at the logits, and so don't depend on how the model was trained.
+LOGIT_OBJECTIVES = ("cross-entropy", "margin")
+
+TRAINING_LOSS = "training loss"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One attack of an evaluation, with what a table calls it."""
+
+    name: str
+    label: str
+    group: Group
+    attack: PGD
+    continues: str | None = None
+    """An attack with the same start and fewer steps: what fooled it is not attacked again, but counts."""
+
+
+def training_objective(loss: EmbeddingLoss | None) -> Objective:
+    """The objective of the paper's protocol: the training loss, which for a softmax layer is cross-entropy."""
+    return OBJECTIVES["cross-entropy"] if loss is None else through_embedding(loss)
+
+
+def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | None, *, published: bool) -> list[Planned]:
+    """The attacks of an evaluation, cheapest first.
+
+    - `paper`: PGD on the training loss from the clean image (Serban et al. 2021, section 4.1).
+    - `paper-as-published`, if wanted: the same with the published script's treatment of the images (see `published`).
+    - `logits`: FGSM, and PGD on cross-entropy and margin from random starts.
+    """
+    training = training_objective(loss)
+    planned = [
+        Planned("fgsm-cross-entropy", "FGSM, cross-entropy", "logits", fgsm(OBJECTIVES["cross-entropy"], threat))
+    ]
+    shorter: dict[str, str] = {}
+
+    def pgd(steps: int, what: str, group: Group, objective: Objective, *, random_start: bool, suffix: str = "") -> None:
+        slug = f"{what.replace(' ', '-')}{suffix.replace(' ', '-').replace(',', '')}"
+        attack = PGD(
+            objective,
+            steps=steps,
+            step_size=settings.step_size,
+            restarts=settings.restarts if random_start else 1,
+            random_start=random_start,
+        )
+        name = f"pgd-{steps}-{slug}"
+        planned.append(Planned(name, f"PGD-{steps}, {what}{suffix}", group, attack, shorter.get(slug)))
+        # Several restarts make a longer attack start elsewhere the second time, so it does not continue a shorter one.
+        if attack.restarts == 1:
+            shorter[slug] = name
+
+    for steps in sorted(set(settings.steps)):
+        pgd(steps, TRAINING_LOSS, "paper", training, random_start=False)
+        for objective in LOGIT_OBJECTIVES:
+            pgd(steps, objective, "logits", OBJECTIVES[objective], random_start=True)
+        if published:
+            pgd(steps, TRAINING_LOSS, "paper-as-published", training, random_start=False, suffix=", as published")
+    return planned

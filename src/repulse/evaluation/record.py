@@ -1,0 +1,133 @@
+"""What was measured: a record on disk before it is a table or a picture.
+
+An evaluation is a folder with two files. `record.json` is a `Record`: settings, figures, provenance.
+`outcomes.safetensors` holds what was seen for each image, so that any figure can be counted again:
+
+| tensor | shape | meaning |
+|---|---|---|
+| `label` | (N,) int32 | true class |
+| `natural_prediction` | (N,) int32 | predicted class of the clean image |
+| `robust/NAME` | (N,) uint8 | 1 where attack NAME did not change a right answer into a wrong one |
+| `prediction/NAME` | (N,) int32 | predicted class after attack NAME |
+| `robust/worst-case` | (N,) uint8 | 1 where no attack of the record succeeded |
+| `gallery/index` | (K,) int32 | which images the gallery shows |
+| `gallery/clean`, `gallery/adversarial` | (K, C, H, W) float32 | the images, in [0, 1] |
+| `gallery/natural_prediction`, `gallery/adversarial_prediction` | (K,) int32 | their predicted classes |
+| `embedding` | (M, d) float16 | embeddings of the first M images, if the model has them |
+| `prototypes` | (n, d) float32 | class prototypes, if the model has them |
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from repulse.errors import RepulseError
+from repulse.files import load_tensors, save_tensors, write_atomically
+
+RECORD_FILE = "record.json"
+OUTCOMES_FILE = "outcomes.safetensors"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelRecord(_Part):
+    """Which model was measured."""
+
+    name: str = Field(description="What a table calls it, for instance 'paper' or 'softmax'.")
+    description: str = Field("", description="One line: backbone, prototypes, readout, loss.")
+    parameters: int = Field(description="Number of trainable parameters.")
+    weights_sha256: str = Field(description="Digest of all parameters and buffers.")
+
+
+class DataRecord(_Part):
+    """Which images it was measured on."""
+
+    name: str
+    split: str
+    count: int = Field(description="N, the number of images attacked.")
+    image_shape: tuple[int, ...] = Field(description="(C, H, W).")
+    class_names: tuple[str, ...]
+    sha256: str = Field(description="Digest of images and labels.")
+
+
+class AttackRecord(_Part):
+    """One attack with its settings, its outcome and its cost."""
+
+    name: str = Field(description="Slug, unique in the record: 'pgd-20-training-loss'.")
+    label: str = Field(description="What a table calls it: 'PGD-20, training loss'.")
+    group: Literal["paper", "paper-as-published", "logits"] = Field(
+        description="'paper': the paper's protocol; 'paper-as-published': its evaluation script; 'logits': beside it."
+    )
+    norm: Literal["linf", "l2"]
+    eps: float = Field(description="Radius of the ball, pixels in [0, 1].")
+    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    robust_accuracy: float = Field(description="Share of images still classified right, in [0, 1].")
+    seconds: float
+    forward_passes: int = Field(description="Images sent forward through the model, counted one by one.")
+    backward_passes: int = Field(description="Images sent backward through the model, counted one by one.")
+    largest_perturbation: float = Field(description="The largest distance of an adversarial image, in the norm.")
+
+
+class CurvePoint(_Part):
+    """Robust accuracy at one eps, by objective: 'training loss', 'cross-entropy', 'margin', 'worst case'."""
+
+    eps: float
+    robust_accuracy: dict[str, float]
+
+
+class Record(_Part):
+    """Everything one evaluation measured."""
+
+    schema_version: Literal[1] = 1
+    created: str = Field(description="UTC, ISO 8601.")
+    model: ModelRecord
+    data: DataRecord
+    norm: Literal["linf", "l2"]
+    eps: float
+    seed: int
+    natural_accuracy: float
+    attacks: tuple[AttackRecord, ...]
+    worst_case_accuracy: float = Field(description="Share of images that no attack of the record fooled.")
+    curve_attack: str = Field("", description="How the points of the curve were attacked, in words.")
+    curve: tuple[CurvePoint, ...] = ()
+    confusion_natural: tuple[tuple[int, ...], ...] = Field(description="Rows: true class; columns: predicted class.")
+    confusion_attacked: tuple[tuple[int, ...], ...] = Field(description="The same under the worst case.")
+    seconds: float
+    environment: dict[str, str] = Field(description="Versions, device, threads, command.")
+
+    def attack(self, name: str) -> AttackRecord:
+        """The attack of that name; raises KeyError if the record has none."""
+        for attack in self.attacks:
+            if attack.name == name:
+                return attack
+        raise KeyError(name)
+
+
+def save_evaluation(folder: Path, record: Record, outcomes: dict[str, Tensor]) -> None:
+    """Write the two files of an evaluation; the record last, so that a record on disk is always complete."""
+    save_tensors(folder / OUTCOMES_FILE, outcomes)
+    write_atomically(folder / RECORD_FILE, record.model_dump_json(indent=1) + "\n")
+
+
+def load_evaluation(folder: Path) -> tuple[Record, dict[str, Tensor]]:
+    """Read an evaluation's record and its outcomes.
+
+    Raises:
+        RepulseError: if the folder holds no evaluation, or one that this version cannot read.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        raise RepulseError(f"{folder} holds no {RECORD_FILE}: make one with `repulse evaluate`")
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RepulseError(f"{path} is not a record that this version reads: {where}: {first['msg']}") from error
+    return record, load_tensors(folder / OUTCOMES_FILE)[0]

@@ -1,0 +1,216 @@
+"""The protocol on models whose truth is known, and counted again from the outcomes."""
+
+import pytest
+import torch
+from torch import nn
+
+from repulse.attacks import Threat
+from repulse.errors import RepulseError
+from repulse.evaluation import About, EvaluationSettings, evaluate, load_evaluation
+from repulse.models import PrototypeClassifier
+
+QUICK = {"steps": (2, 5), "curve": (0.0, 0.02, 0.05, 0.1), "curve_steps": 5, "batch_size": 40}
+
+
+def linear(pixels=16, classes=3):
+    """Three classes that meet at mid-grey, so that images around it lie near their boundaries."""
+    torch.manual_seed(0)
+    layer = nn.Linear(pixels, classes)
+    with torch.no_grad():
+        layer.bias.copy_(-0.5 * layer.weight.sum(1))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def images(model, count=90, wrong=0):
+    """Mid-grey images, so that the range of pixels cuts no ball, with the model's labels but for some wrong ones."""
+    generator = torch.Generator().manual_seed(1)
+    x = 0.35 + 0.3 * torch.rand(count, 1, 4, 4, generator=generator)
+    y = model(x).argmax(1)
+    y[:wrong] = (y[:wrong] + 1) % 3
+    return x, y
+
+
+def radius(model, x, y):
+    weight = model[1].weight.detach()
+    logits = model(x).detach()
+    dual = (weight[y].unsqueeze(1) - weight).abs().sum(2)
+    margins = logits.gather(1, y.unsqueeze(1)) - logits
+    return (margins / dual).scatter(1, y.unsqueeze(1), torch.inf).amin(1)
+
+
+def test_a_linear_model_gets_its_closed_form_figures():
+    model = linear()
+    x, y = images(model, wrong=9)
+    evaluation = evaluate(model, x, y, EvaluationSettings(eps=0.03, **{**QUICK, "steps": (20,), "curve_steps": 20}))
+    record, radii = evaluation.record, radius(model, x, y)
+    right = model(x).argmax(1) == y
+    assert record.natural_accuracy == pytest.approx(right.double().mean().item())
+    expected = (right & (radii > 0.03)).double().mean().item()
+    # The nearest boundary is not always the one that PGD ends at; one image of 90 may differ.
+    assert record.worst_case_accuracy == pytest.approx(expected, abs=1.01 / 90)
+    for point in record.curve:
+        expected = (right & (radii > point.eps)).double().mean().item()
+        assert point.robust_accuracy["worst case"] == pytest.approx(expected, abs=1.01 / 90)
+
+
+def test_every_figure_can_be_counted_again_from_the_outcomes():
+    model = linear()
+    x, y = images(model, wrong=9)
+    evaluation = evaluate(model, x, y, EvaluationSettings(eps=0.03, **QUICK))
+    record, outcomes = evaluation.record, evaluation.outcomes
+    natural = outcomes["natural_prediction"] == outcomes["label"]
+    assert record.natural_accuracy == natural.double().mean().item() == 81 / 90
+    all_of_them = natural.clone()
+    for attack in record.attacks:
+        robust = outcomes[f"robust/{attack.name}"].bool()
+        assert attack.robust_accuracy == robust.double().mean().item()
+        assert torch.equal(robust, outcomes[f"prediction/{attack.name}"] == outcomes["label"])
+        assert attack.largest_perturbation <= 0.03 + Threat("linf", 0.03).tolerance
+        all_of_them &= robust
+    assert torch.equal(outcomes["robust/worst-case"].bool(), all_of_them)
+    assert record.worst_case_accuracy == all_of_them.double().mean().item()
+    confusion = torch.tensor(record.confusion_natural)
+    assert confusion.sum() == 90
+    assert confusion.trace() == natural.sum()
+    attacked = torch.tensor(record.confusion_attacked)
+    assert attacked.sum() == 90
+    assert attacked.trace() == all_of_them.sum()
+
+
+def test_more_steps_from_the_same_start_never_find_less():
+    model = linear()
+    x, y = images(model)
+    record = evaluate(model, x, y, EvaluationSettings(eps=0.02, **QUICK)).record
+    for what in ("training-loss", "cross-entropy", "margin"):
+        assert record.attack(f"pgd-5-{what}").robust_accuracy <= record.attack(f"pgd-2-{what}").robust_accuracy
+
+
+def test_going_on_from_survivors_equals_running_from_the_start():
+    model = linear()
+    x, y = images(model)
+    short_first = evaluate(model, x, y, EvaluationSettings(eps=0.02, **QUICK)).outcomes
+    alone = evaluate(model, x, y, EvaluationSettings(eps=0.02, **{**QUICK, "steps": (5,)})).outcomes
+    for name in ("robust/pgd-5-margin", "robust/pgd-5-training-loss", "prediction/pgd-5-margin"):
+        assert torch.equal(short_first[name], alone[name])
+
+
+def test_batch_size_changes_nothing_but_time():
+    model = linear()
+    x, y = images(model)
+    small, large = (
+        evaluate(model, x, y, EvaluationSettings(eps=0.02, **{**QUICK, "batch_size": size})).outcomes
+        for size in (7, 90)
+    )
+    for name in large:
+        if name.startswith("robust/"):
+            assert torch.equal(small[name], large[name]), name
+
+
+def test_a_curve_starts_at_the_natural_accuracy_and_its_worst_case_never_rises():
+    model = linear()
+    x, y = images(model, wrong=9)
+    record = evaluate(model, x, y, EvaluationSettings(eps=0.02, **QUICK)).record
+    assert set(record.curve[0].robust_accuracy.values()) == {record.natural_accuracy}
+    worst = [point.robust_accuracy["worst case"] for point in record.curve]
+    assert worst == sorted(worst, reverse=True)
+    for point in record.curve:
+        assert point.robust_accuracy["worst case"] <= min(point.robust_accuracy.values())
+
+
+class Masked(PrototypeClassifier):
+    """Honest logits, behind a training loss that is flat: an attack on the loss finds nothing."""
+
+
+def test_an_attack_on_a_flat_training_loss_finds_nothing_and_the_logits_tell_the_truth():
+    model = Masked(linear(), torch.eye(3), "linear")
+    x, y = images(model.backbone)
+    record = evaluate(model, x, y, EvaluationSettings(eps=0.1, **QUICK), training_loss=lambda z, y: 0 * z.sum(1)).record
+    assert record.attack("pgd-5-training-loss").robust_accuracy == 1
+    assert record.attack("pgd-5-margin").robust_accuracy < 0.5
+    assert record.worst_case_accuracy < 0.5
+
+
+def published_by_hand(model, x, y, eps, steps):
+    """The published script, step by step: normalise, clip, then PGD with sign steps in those units."""
+    u = ((x - model.mean) / model.std).clamp(0, 1)
+    moved = u.clone()
+    fooled = torch.zeros(len(y), dtype=torch.bool)
+    for step in range(steps + 1):
+        moved = moved.detach().requires_grad_()
+        logits = model(moved * model.std + model.mean)
+        fooled |= logits.argmax(1) != y
+        if step == steps:
+            return u, fooled
+        (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(logits, y, reduction="sum"), moved)
+        moved = (moved + eps / 4 * gradient.sign()).clamp(u - eps, u + eps).clamp(0, 1)
+    raise AssertionError
+
+
+def test_the_published_script_is_repeated_and_left_out_of_the_worst_case():
+    model = PrototypeClassifier(linear(), torch.eye(3), "linear", mean=(0.45,), std=(0.2,)).eval()
+    x = images(linear())[0]
+    y = model(x).argmax(1)
+    evaluation = evaluate(model, x, y, EvaluationSettings(eps=0.05, **QUICK))
+    u, fooled = published_by_hand(model, x, y, 0.05, 5)
+    attack = evaluation.record.attack("pgd-5-training-loss-as-published")
+    assert attack.group == "paper-as-published"
+    assert attack.robust_accuracy == (~fooled).double().mean().item()
+    natural = (model(u * model.std + model.mean).argmax(1) == y).double().mean().item()
+    assert attack.settings["natural_accuracy"] == natural < 1
+    counted = [evaluation.outcomes[f"robust/{a.name}"] for a in evaluation.record.attacks if a.group != attack.group]
+    assert torch.equal(torch.stack(counted).amin(0), evaluation.outcomes["robust/worst-case"])
+
+
+def test_an_evaluation_comes_back_from_disk_as_it_was(tmp_path):
+    model = PrototypeClassifier(linear(), torch.eye(3), "linear")
+    x, y = images(model.backbone)
+    about = About(model="ours", data="grey", class_names=("a", "b", "<c>"), command="repulse evaluate RUN")
+    evaluation = evaluate(model, x, y, EvaluationSettings(eps=0.02, **QUICK), about=about)
+    evaluation.save(tmp_path / "e")
+    record, outcomes = load_evaluation(tmp_path / "e")
+    assert record == evaluation.record
+    assert record.data.class_names == ("a", "b", "<c>")
+    assert outcomes.keys() == evaluation.outcomes.keys()
+    for name, value in outcomes.items():
+        assert torch.equal(value, evaluation.outcomes[name])
+    assert {"embedding", "prototypes", "gallery/adversarial"} <= outcomes.keys()
+    assert (outcomes["gallery/natural_prediction"] == outcomes["label"][outcomes["gallery/index"].long()]).all()
+    assert (outcomes["gallery/adversarial_prediction"] != outcomes["gallery/natural_prediction"]).all()
+
+
+def test_a_half_written_evaluation_is_no_evaluation(tmp_path):
+    with pytest.raises(RepulseError, match=r"holds no record\.json: make one with `repulse evaluate`$"):
+        load_evaluation(tmp_path)
+    (tmp_path / "record.json").write_text('{"schema_version": 1}')
+    with pytest.raises(
+        RepulseError, match=r"record\.json is not a record that this version reads: created: Field required$"
+    ):
+        load_evaluation(tmp_path)
+
+
+def test_a_model_that_throws_dice_is_refused():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear()
+
+        def forward(self, x):
+            return self.inner(x + 0.1 * torch.randn_like(x))
+
+    x, y = images(linear())
+    with pytest.raises(RepulseError, match=r"^the model gives the same images different logits when asked twice"):
+        evaluate(Noisy(), x, y, EvaluationSettings(**QUICK))
+
+
+def test_no_images_are_refused():
+    with pytest.raises(RepulseError, match=r"^there are no images to measure$"):
+        evaluate(linear(), torch.empty(0, 1, 4, 4), torch.empty(0, dtype=torch.int64))
+
+
+def test_progress_is_told_of_every_stage():
+    model = linear()
+    x, y = images(model)
+    heard = []
+    evaluate(model, x, y, EvaluationSettings(eps=0.001, **QUICK), progress=lambda *news: heard.append(news))
+    assert ("PGD-5, margin", 90, 90) in heard
+    assert all(0 < done <= of for _, done, of in heard)
