@@ -1,0 +1,174 @@
+"""Find evaluations on disk, and what their runs left beside them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from repulse.errors import RepulseError
+from repulse.evaluation.record import RECORD_FILE, Record, load_evaluation
+from repulse.prototypes import Separation, measure
+
+# A run folder's parts (see repulse.runs, a room below this one).
+EVALUATIONS = "evaluations"
+_CONFIG_FILE = "config.yaml"
+_METRICS_FILE = "metrics.csv"
+_ENVIRONMENT_FILE = "environment.json"
+_COLUMNS = (
+    "epoch",
+    "loss",
+    "train_accuracy",
+    "validation_accuracy",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
+
+# A record is counted from its outcomes; anything beyond rounding means that one of the two files was changed.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One evaluation, with what its run folder says about the model.
+
+    Args:
+        folder: of the evaluation.
+        record: what was measured.
+        outcomes: per image, see `repulse.evaluation.record`.
+        run: the run folder; None for an evaluation that lies elsewhere.
+        config: text of the run's `config.yaml`, verbatim.
+        metrics: columns of the run's `metrics.csv`; a value that was not measured is None.
+        environment: what the run was trained with.
+    """
+
+    folder: Path
+    record: Record
+    outcomes: dict[str, Tensor] = field(repr=False)
+    run: Path | None = None
+    config: str | None = None
+    metrics: dict[str, tuple[float | None, ...]] | None = None
+    environment: dict[str, str] | None = None
+
+    @cached_property
+    def separation(self) -> Separation | None:
+        """How far apart the prototypes are; None without prototypes, or if they cannot be measured (one is zero)."""
+        try:
+            return measure(self.outcomes["prototypes"]) if "prototypes" in self.outcomes else None
+        except RepulseError:
+            return None
+
+    @property
+    def place(self) -> str:
+        """Where it lies, without the folders above: 'RUN/evaluations/NAME', or the name of the folder."""
+        whole = self.folder.resolve()
+        return whole.name if self.run is None else f"{self.run.resolve().name}/{EVALUATIONS}/{whole.name}"
+
+
+def collect(paths: Sequence[Path]) -> list[Measured]:
+    """Read all evaluations under the paths, each once: in the order of the paths, and by name within a path.
+
+    Args:
+        paths: run folders, evaluation folders, or folders that hold some, at any depth.
+
+    Raises:
+        RepulseError: if a path is absent or holds no evaluation; if a file is damaged, or a record does not agree with
+            its outcomes.
+    """
+    found: dict[Path, Measured] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise RepulseError(f"no such folder: {path}")
+        folders = list(_evaluation_folders(path))
+        if not folders:
+            raise RepulseError(f"{path} holds no evaluation: make one with `repulse evaluate RUN`")
+        for folder in folders:
+            if folder.resolve() not in found:
+                found[folder.resolve()] = _read(folder)
+    return list(found.values())
+
+
+def _evaluation_folders(path: Path) -> Iterator[Path]:
+    # The record is written last, so a folder without one is an evaluation that was cut off: it is passed over.
+    for file in sorted(path.rglob(RECORD_FILE)):
+        if not any(part.startswith(".") for part in file.relative_to(path).parts):
+            yield file.parent
+
+
+def _read(folder: Path) -> Measured:
+    record, outcomes = load_evaluation(folder)
+    _check_agreement(folder, record, outcomes)
+    whole = folder.resolve()
+    if whole.parent.name != EVALUATIONS:
+        return Measured(folder, record, outcomes)
+    run = whole.parent.parent
+    return Measured(
+        folder,
+        record,
+        outcomes,
+        run,
+        config=_text(run / _CONFIG_FILE),
+        metrics=_metrics(run / _METRICS_FILE),
+        environment=_environment(run / _ENVIRONMENT_FILE),
+    )
+
+
+def _check_agreement(folder: Path, record: Record, outcomes: dict[str, Tensor]) -> None:
+    shares = {f"robust/{attack.name}": attack.robust_accuracy for attack in record.attacks}
+    for name, stated in {**shares, "robust/worst-case": record.worst_case_accuracy}.items():
+        if name not in outcomes:
+            raise RepulseError(f"the outcomes in {folder} lack {name!r}: evaluate the model again")
+        counted = outcomes[name].double().mean().item()
+        if len(outcomes[name]) != record.data.count or abs(counted - stated) > _ROUNDING:
+            raise RepulseError(
+                f"{folder} contradicts itself: its record says {stated:.4f} of {record.data.count} images for {name!r},"
+                f" its outcomes {counted:.4f} of {len(outcomes[name])}; evaluate the model again"
+            )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepulseError(f"cannot read {path}: {error}") from error
+
+
+def _metrics(path: Path) -> dict[str, tuple[float | None, ...]] | None:
+    text = _text(path)
+    if text is None:
+        return None
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows:
+        return None
+    return {
+        name: tuple(_number(path, line, name, row.get(name)) for line, row in enumerate(rows, 2)) for name in _COLUMNS
+    }
+
+
+def _number(path: Path, line: int, column: str, text: str | None) -> float | None:
+    if text == "" and column == "validation_accuracy":
+        return None
+    try:
+        return float(text or "")
+    except ValueError:
+        raise RepulseError(f"{path}, line {line}: expected a number for {column!r}, got {text!r}") from None
+
+
+def _environment(path: Path) -> dict[str, str] | None:
+    text = _text(path)
+    if text is None:
+        return None
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise RepulseError(f"{path} is not whole: {error}") from error
+    if not isinstance(content, dict):
+        raise RepulseError(f"{path} is not whole: expected an object")
+    return {str(name): str(value) for name, value in content.items()}

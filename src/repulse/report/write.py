@@ -1,0 +1,70 @@
+"""Write a report: a page, and the same figures as Markdown and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from repulse.files import write_atomically
+from repulse.report.collect import collect
+from repulse.report.group import grouped
+from repulse.report.markdown import report_as_markdown, table_as_markdown
+from repulse.report.numbers import report_as_json
+from repulse.report.words import plain
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where a report lies."""
+
+    html: Path
+    markdown: Path
+    json: Path
+
+
+def write_report(paths: Sequence[Path], output: Path, title: str | None = None) -> ReportFiles:
+    """Write one self-contained HTML page, and beside it the same figures as Markdown and JSON.
+
+    The same records give the same bytes: nothing depends on the time or the place of writing.
+
+    Args:
+        paths: run folders, evaluation folders, or folders that hold some, at any depth.
+        output: the page; the other files take its name, with `.md` and `.json`.
+        title: of the page; None: made from the names of models and data.
+
+    Raises:
+        RepulseError: if a path holds no evaluation, a file is damaged, or the report cannot be written.
+    """
+    # Drawing takes matplotlib, which a caller that wants a table only should not wait for.
+    from repulse.report.page import report_as_html
+
+    groups = grouped(collect(paths))
+    title = plain(title) if title else _title([entry.label for group in groups for entry in group.entries])
+    page = output if output.suffix in (".html", ".htm") else output.with_name(output.name + ".html")
+    files = ReportFiles(page, page.with_suffix(".md"), page.with_suffix(".json"))
+    # All three are made before the first is written: a record that cannot be shown leaves no half of a report.
+    made = report_as_html(groups, title), report_as_markdown(groups, title), report_as_json(groups, title)
+    for path, text in zip((files.html, files.markdown, files.json), made, strict=True):
+        write_atomically(path, text)
+    return files
+
+
+def markdown_table(paths: Sequence[Path]) -> str:
+    """A Markdown table of evaluations, as `repulse evaluate` prints it and a README shows it.
+
+    One evaluation: a row for each attack. Several: a row for each model, a table for each data set, norm and eps.
+
+    Args:
+        paths: as for `write_report`.
+
+    Raises:
+        RepulseError: if a path holds no evaluation, or a file is damaged.
+    """
+    return table_as_markdown(grouped(collect(paths)))
+
+
+def _title(labels: Sequence[str]) -> str:
+    names = list(dict.fromkeys(labels))
+    shown = ", ".join(names[:4]) + (" and others" if len(names) > 4 else "")
+    return f"Robustness of {shown}"
