@@ -1,0 +1,98 @@
+"""What a person, or a log, sees while training goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from repulse.training import EpochMetrics
+from repulse.training.state import TrainingState
+
+Output = Literal["rich", "json", "quiet"]
+
+
+class TrainingDisplay:
+    """Shows training as a progress bar (`rich`), as one JSON object a line and epoch (`json`), or not at all (`quiet`).
+
+    Use it as a context, so that the terminal is left in order whatever happens.
+    """
+
+    def __init__(self, output: Output, epochs: int, console: Console | None = None) -> None:
+        self.output = output
+        self.epochs = epochs
+        self.console = console or Console(stderr=True)
+        self._natural = ""
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> TrainingDisplay:
+        if self.output == "rich" and self.console.is_terminal:
+            self._progress = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[speed]} images/s"),
+                TextColumn("natural {task.fields[natural]}"),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task("train", total=None, epoch="-", speed="-", natural="-")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def on_step(self, epoch: int, step: int, steps: int, images: int) -> None:
+        """Move the bar; `images` is the number of images of the step."""
+        if self._progress is None:
+            return
+        task = self._progress.tasks[0]
+        speed = f"{task.speed * images:,.0f}" if task.speed else "-"
+        self._progress.update(
+            self._task,
+            completed=epoch * steps + step,
+            total=self.epochs * steps,
+            epoch=f"{epoch + 1}/{self.epochs}",
+            speed=speed,
+            natural=self._natural or "-",
+        )
+
+    def on_epoch(self, metrics: EpochMetrics, state: TrainingState, weights: dict[str, Tensor]) -> None:  # noqa: ARG002
+        """Print one line for the epoch."""
+        if metrics.validation_accuracy is not None:
+            self._natural = f"{100 * metrics.validation_accuracy:.1f} %"
+        if self.output == "json":
+            sys.stdout.write(json.dumps(vars(metrics)) + "\n")
+            sys.stdout.flush()
+        elif self.output == "rich":
+            natural = f", natural {self._natural}" if self._natural else ""
+            self.console.print(
+                f"epoch {metrics.epoch}/{self.epochs}: loss {metrics.loss:.4f}, "
+                f"train {100 * metrics.train_accuracy:.1f} %{natural}, "
+                f"{metrics.images_per_second:,.0f} images/s, {metrics.seconds:.0f} s",
+                highlight=False,
+            )
+
+
+@contextmanager
+def progress_bar(shown: bool, console: Console | None = None) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work in stages: call what it gives with `(stage, done, of)`."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.completed}/{task.total}"))
+    console = console or Console(stderr=True)
+    # In a log, a bar is an empty line at best.
+    hidden = not shown or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda stage, done, of: progress.update(task, description=stage, completed=done, total=of)
