@@ -1,0 +1,210 @@
+"""Copy the figures of `results/` into the README, and its picture into the docs.
+
+    python benchmarks/readme.py
+
+What stands between the markers in README.md is replaced; nothing else is touched. A test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+SETS = ("fashion-mnist", "cifar10-jpeg75")
+
+COLUMNS = {
+    "test": "natural, all test images",
+    "natural": "natural, those attacked",
+    "pgd-20-training-loss": "PGD-20, training loss",
+    "pgd-100-training-loss": "PGD-100, training loss",
+    "pgd-100-cross-entropy": "PGD-100, cross-entropy",
+    "pgd-100-margin": "PGD-100, margin",
+    "worst-case": "**worst case**",
+}
+
+
+def records(name: str) -> list[dict[str, Any]]:
+    """The records of one data set's comparison, in the order of its report."""
+    found = sorted((ROOT / "results" / name).glob("*/evaluations/*/record.json"))
+    return [{**_read(path), "test": _read(path.parents[2] / "test.json")} for path in found]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def figure(record: dict[str, Any], key: str) -> float:
+    """One accuracy of a record, in [0, 1]."""
+    if key == "test":
+        return float(record["test"]["natural_accuracy"])
+    if key == "natural":
+        return float(record["natural_accuracy"])
+    if key == "worst-case":
+        return float(record["worst_case_accuracy"])
+    return next(float(attack["robust_accuracy"]) for attack in record["attacks"] if attack["name"] == key)
+
+
+def tables() -> str:
+    """The comparison tables, one for each data set and radius."""
+    parts = []
+    for name in SETS:
+        found = records(name)
+        for eps in sorted({record["eps"] for record in found}):
+            rows = [record for record in found if record["eps"] == eps]
+            lines = [
+                f"**{rows[0]['data']['name']}, L-inf {radius(eps)}**",
+                "",
+                "| model | " + " | ".join(COLUMNS.values()) + " |",
+                "|---|" + "--:|" * len(COLUMNS),
+            ]
+            order = ("softmax", "paper", "simplex-cosine", "simplex")
+            for row in sorted(rows, key=lambda row: order.index(row["model"]["name"])):
+                cells = [f"{100 * figure(row, key):.1f} %" for key in COLUMNS]
+                cells[-1] = f"**{cells[-1]}**"
+                lines.append(f"| {row['model']['name']} | " + " | ".join(cells) + " |")
+            parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def reading() -> str:
+    """What the tables say, in plain words."""
+    masked, separated = [], []
+    for name in SETS:
+        found = records(name)
+        for eps in sorted({record["eps"] for record in found}):
+            where = f"{found[0]['data']['name']} at {radius(eps)}"
+            row = {record["model"]["name"]: record for record in found if record["eps"] == eps}
+            worst = {model: 100 * figure(record, "worst-case") for model, record in row.items()}
+            protocol = 100 * figure(row["paper"], "pgd-100-training-loss")
+            masked.append(f"{protocol:.1f} % and {worst['paper']:.1f} % on {where}")
+            separated.append(f"{worst['simplex-cosine']:.1f} % and {worst['softmax']:.1f} % on {where}")
+    return (
+        "How to read it. Robust accuracy of the paper's method under its own protocol, and in the worst case: "
+        f"{'; '.join(masked)}. The gradient of an L-inf distance passes through one coordinate only, so an attack on "
+        "the training loss sees little of the model; attacks on the logits see more. Worst case of simplex prototypes "
+        f"with the cosine loss, and of softmax: {'; '.join(separated)}. One seed each, and the worst case is an upper "
+        "bound: stronger attacks than PGD may leave less."
+    )
+
+
+def radius(eps: float) -> str:
+    """A radius as people write it."""
+    levels = eps * 255
+    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{eps:g}"
+
+
+def filled(text: str) -> str:
+    """The README with its tables and their reading made anew."""
+    for name, content in (("results", tables()), ("reading", textwrap.fill(reading(), 120))):
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+            lambda match, content=content: f"{match[1]}\n{content}\n\n{match[2]}",  # type: ignore[misc]
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+def benchmark_tables() -> str:
+    """The benchmarks' figures as Markdown, for the documentation."""
+    folder = ROOT / "results" / "benchmarks"
+    training = _read(folder / "training.json")
+    lines = [
+        f"Seconds per epoch of {training['images_per_epoch']:,} images, small CNN, batches of "
+        f"{training['batch_size']}, {training['environment']['threads']} threads; ratios of epochs taken in turns:",
+        "",
+        "| ratio | median | lowest | highest |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, found in training["ratios"].items():
+        lines.append(f"| {name} | {found['median']:.2f} | {found['lowest']:.2f} | {found['highest']:.2f} |")
+    whole = sum(training["where_the_time_goes"].values())
+    parts = (f"{name} {100 * part / whole:.0f} %" for name, part in training["where_the_time_goes"].items())
+    lines += ["", f"Where the time of an epoch goes: {', '.join(parts)}.", ""]
+
+    cases = _read(folder / "prototypes.json")["cases"]
+    lines += ["| prototypes | n | d | seconds | peak GB | smallest angle | at most |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for name, case in cases.items():
+        if name.startswith("scale"):
+            lines.append(
+                f"| {case['method']} | {case['n']:,} | {case['d']} | {case['seconds']:.3g} | "
+                f"{case['peak_gigabytes']:.2f} | {case['smallest_angle']:.3f} | {case['angle_bound']:.3f} |"
+            )
+    lines += [
+        "",
+        "Beside a plain implementation of the paper's procedure (time for 1,000 steps, extrapolated where marked ~; "
+        "its separation after the steps that were run):",
+        "",
+        "| n | d | method | seconds | times as fast | smallest angle | least L-inf distance in the box, of 2 |",
+        "|--:|--:|---|--:|--:|--:|--:|",
+    ]
+    for name, case in cases.items():
+        if name.startswith("paper"):
+            about = "~" if case.get("extrapolated") else ""
+            steps = f", {case['steps_run']:,} steps" if "steps_run" in case else ""
+            faster = f"{case['times_as_fast_as_plain']:,.0f}" if "times_as_fast_as_plain" in case else "1"
+            lines.append(
+                f"| {case['n']:,} | {case['d']:,} | {case['method']}{steps} | {about}{case['seconds']:.3g} "
+                f"| {faster} | {case['smallest_angle']:.2f} | {case['smallest_linf_in_box']:.2f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def picture() -> str:
+    """The robustness curves of Fashion-MNIST as a stand-alone SVG that reads on white and on black."""
+    import io
+
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    ink = "#6e7781"
+    style: Any = {
+        "svg.hashsalt": "repulse",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), ink),
+    }
+    with rc_context(style):
+        drawing = Figure(figsize=(8, 3.6), layout="constrained")
+        axes = drawing.subplots()
+        colours = {"softmax": "#D55E00", "paper": "#0072B2", "simplex-cosine": "#CC79A7", "simplex": "#009E73"}
+        shown = [record for record in records("fashion-mnist") if record["eps"] > 0.05]
+        for record in shown:
+            x = [255 * point["eps"] for point in record["curve"]]
+            for key, line in (("training loss", "--"), ("worst case", "-")):
+                y = [100 * point["robust_accuracy"][key] for point in record["curve"]]
+                name = record["model"]["name"]
+                label = f"{name}, {'the paper’s attack' if key == 'training loss' else 'worst case'}"
+                axes.plot(x, y, line, color=colours[name], marker="o", markersize=3, label=label)
+        axes.set_xlabel("eps, in 255ths of the pixel range (L-inf)")
+        axes.set_ylabel("robust accuracy, %")
+        axes.set_ylim(-2, 100)
+        axes.grid(True, color=ink, alpha=0.25)
+        axes.legend(fontsize=8)
+        file = io.StringIO()
+        drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def main() -> None:
+    """Write README.md, results/benchmarks/table.md and docs/images/curves.svg."""
+    readme = ROOT / "README.md"
+    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    table = ROOT / "results" / "benchmarks" / "table.md"
+    table.write_text(benchmark_tables(), encoding="utf-8")
+    image = ROOT / "docs" / "images" / "curves.svg"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    image.write_text(picture(), encoding="utf-8")
+    print(f"written: {readme.name}, {table.relative_to(ROOT)}, {image.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
