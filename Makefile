@@ -1,0 +1,50 @@
+# The two commands a newcomer needs are `make demo` and `make test`. Each makes a virtual environment in .venv if there
+# is none, installs into it what constraints.txt and pyproject.toml say, and does its work.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+REPORT ?= runs/demo/report.html
+
+.PHONY: demo test lint format types docs browser clean
+
+demo: .venv/.installed
+	$(BIN)/repulse demo
+
+test: .venv/.installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/.installed-lint
+	$(BIN)/mypy
+
+docs: .venv/.installed-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs docs/_build/html
+
+# Opens a report in a headless Chromium, which must be installed: see .ci/run.
+browser: .venv/.installed-browser
+	$(BIN)/python .ci/check_report.py $(REPORT) --screenshots runs/screenshots
+
+clean:
+	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/.made:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"repulse needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}; name another by PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	touch $@
+
+# Installed again whenever a dependency changes.
+.venv/.installed: .venv/.made pyproject.toml constraints.txt
+	$(PIP) --editable .
+	touch $@
+
+.venv/.installed-%: .venv/.installed
+	$(PIP) --editable '.[$*]'
+	touch $@
