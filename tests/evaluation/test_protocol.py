@@ -30,24 +30,31 @@ def images(model, count=90, wrong=0):
     return x, y
 
 
-def radius(model, x, y):
+def radius(model, x, y, norm="linf"):
     weight = model[1].weight.detach()
     logits = model(x).detach()
-    dual = (weight[y].unsqueeze(1) - weight).abs().sum(2)
+    difference = weight[y].unsqueeze(1) - weight
+    dual = difference.abs().sum(2) if norm == "linf" else difference.norm(dim=2)
     margins = logits.gather(1, y.unsqueeze(1)) - logits
     return (margins / dual).scatter(1, y.unsqueeze(1), torch.inf).amin(1)
 
 
-def test_a_linear_model_gets_its_closed_form_figures():
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.03)])
+def test_a_linear_model_gets_its_closed_form_figures(norm, eps):
+    """No image is fooled inside its radius. Outside, PGD may climb to a boundary that is not the nearest: one of 90."""
     model = linear()
     x, y = images(model, wrong=9)
-    evaluation = evaluate(model, x, y, EvaluationSettings(eps=0.03, **{**QUICK, "steps": (20,), "curve_steps": 20}))
-    record, radii = evaluation.record, radius(model, x, y)
-    right = model(x).argmax(1) == y
-    assert record.natural_accuracy == pytest.approx(right.double().mean().item())
-    expected = (right & (radii > 0.03)).double().mean().item()
-    # The nearest boundary is not always the one that PGD ends at; one image of 90 may differ.
-    assert record.worst_case_accuracy == pytest.approx(expected, abs=1.01 / 90)
+    settings = EvaluationSettings(norm=norm, eps=eps, steps=(20,), curve=(eps / 2, eps, 2 * eps), curve_steps=20)
+    evaluation = evaluate(model, x, y, settings)
+    record = evaluation.record
+    right, radii = model(x).argmax(1) == y, radius(model, x, y, norm)
+    assert record.natural_accuracy == pytest.approx(81 / 90)
+
+    truth = right & (radii > eps)
+    assert 0.3 < truth.double().mean() < 0.7
+    robust = evaluation.outcomes["robust/worst-case"].bool()
+    assert robust[truth & (radii > eps * 1.0001)].all()
+    assert (robust & ~truth).sum() <= 1
     for point in record.curve:
         expected = (right & (radii > point.eps)).double().mean().item()
         assert point.robust_accuracy["worst case"] == pytest.approx(expected, abs=1.01 / 90)
@@ -200,6 +207,66 @@ def test_a_model_that_throws_dice_is_refused():
     x, y = images(linear())
     with pytest.raises(RepulseError, match=r"^the model gives the same images different logits when asked twice"):
         evaluate(Noisy(), x, y, EvaluationSettings(**QUICK))
+
+
+def test_classes_that_only_an_attack_reaches_are_counted_too():
+    """Images of three classes of ten: the confusion matrix has a row and a column for every class of the model."""
+    model = linear(classes=10)
+    x, y = images(model)
+    few = y < 3
+    evaluation = evaluate(model, x[few], y[few], EvaluationSettings(eps=0.2, **QUICK))
+    attacked = torch.tensor(evaluation.record.confusion_attacked)
+    assert attacked.shape == (10, 10)
+    assert attacked[:3, 3:].sum() > 0
+    assert attacked[3:].sum() == 0
+    assert attacked.sum() == few.sum()
+    assert evaluation.record.data.class_names == tuple("0123456789")
+
+
+def test_the_model_is_left_in_the_mode_it_was_in():
+    model = PrototypeClassifier(linear(), torch.eye(3), "linear").train()
+    model.backbone.eval()
+    x, y = images(model.backbone)
+    evaluate(model, x, y, EvaluationSettings(eps=0.02, **QUICK))
+    assert model.training
+    assert not model.backbone.training
+
+
+def test_outcomes_are_ordinary_tensors():
+    model = PrototypeClassifier(linear(), torch.eye(3), "linear")
+    x, y = images(model.backbone)
+    outcomes = evaluate(model, x.requires_grad_(), y, EvaluationSettings(eps=0.02, **QUICK)).outcomes
+    for name, value in outcomes.items():
+        assert not value.is_inference(), name
+        assert not value.requires_grad, name
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x, y: (x * 255, y), r"pixels must lie in \[0, 1\], got .*"),
+        (lambda x, y: (x.where(x > x.min(), torch.nan), y), "an image holds a pixel that is not a finite number"),
+        (lambda x, y: (x, y - 1), "labels must not be negative, got -1"),
+        (lambda x, y: (x, y + 1), "the model gives 3 classes, but there is a label 3"),
+    ],
+)
+def test_impossible_images_and_labels_are_refused_even_where_the_model_errs_anyway(spoil, message):
+    model = linear()
+    x, y = images(model, wrong=90)
+    with pytest.raises(RepulseError, match=f"^{message}$"):
+        evaluate(model, *spoil(x, y), EvaluationSettings(**QUICK))
+
+
+def test_names_that_do_not_fit_the_model_are_refused():
+    model = linear()
+    with pytest.raises(RepulseError, match=r"^2 class names, but the model gives 3 classes$"):
+        evaluate(model, *images(model), EvaluationSettings(**QUICK), about=About(class_names=("a", "b")))
+
+
+def test_a_training_loss_needs_an_embedding():
+    model = linear()
+    with pytest.raises(RepulseError, match=r"^a training loss is attacked through the model's `embed` and `classify`"):
+        evaluate(model, *images(model), EvaluationSettings(**QUICK), training_loss=lambda z, y: z.sum(1))
 
 
 def test_no_images_are_refused():

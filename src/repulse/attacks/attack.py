@@ -69,7 +69,7 @@ class Attack(ABC):
         Raises:
             RepulseError: if images are not numbers or out of range, labels don't fit, or logits are not finite.
         """
-        _check(x, y, threat)
+        check_inputs(x, y, threat)
         ids = torch.arange(len(y)) if ids is None else ids
         with attackable(model):
             # One image first: objectives index logits by label, and would fail in a way that says nothing.
@@ -115,7 +115,12 @@ def checked_logits(logits: Tensor, y: Tensor) -> Tensor:
     return logits
 
 
-def _check(x: Tensor, y: Tensor, threat: Threat) -> None:
+def check_inputs(x: Tensor, y: Tensor, threat: Threat) -> None:
+    """Refuse images and labels that no attack can mean.
+
+    Raises:
+        RepulseError: if there are not as many labels as images, a label is negative, or a pixel is out of range.
+    """
     if len(x) != len(y):
         raise RepulseError(f"{len(x)} images but {len(y)} labels")
     if len(y) and int(y.min()) < 0:

@@ -64,9 +64,15 @@ def dlr(logits: Float[Tensor, "N n"], y: Int64[Tensor, "N"]) -> Float[Tensor, "N
 
 
 def through_embedding(loss: EmbeddingLoss) -> Objective:
-    """The training loss as an objective, for models with `embed` and `classify`: the paper's attack."""
+    """The training loss as an objective, for models with `embed` and `classify`: the paper's attack.
+
+    Raises:
+        RepulseError: when called with a model that lacks either.
+    """
 
     def objective(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if not (callable(getattr(model, "embed", None)) and callable(getattr(model, "classify", None))):
+            raise RepulseError("a training loss is attacked through the model's `embed` and `classify`, which it lacks")
         z = model.embed(x)
         return loss(z, y), model.classify(z)
 

@@ -76,22 +76,22 @@ class Bench:
         self.batch_size, self.seed, self.progress = batch_size, seed, progress or _silent
         first = next(iter([*model.parameters(), *model.buffers()]), images)
         self.device = first.device
-        self.natural = self._predict()
+        self.natural, self.classes = self._predict()
 
     @property
     def right(self) -> Bool[Tensor, "N"]:
         """Where the clean image is classified right."""
         return self.natural == self.labels
 
-    @torch.inference_mode()
-    def _predict(self) -> Tensor:
-        found = []
-        with attackable(self.model):
+    def _predict(self) -> tuple[Tensor, int]:
+        found, classes = [], 0
+        with attackable(self.model), torch.inference_mode():
             for start in range(0, len(self.images), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 logits = checked_logits(self.model(self.images[rows].to(self.device)), self.labels[rows])
                 found.append(logits.argmax(1).cpu())
-        return torch.cat(found).clone()
+                classes = logits.shape[1]
+        return torch.cat(found), classes
 
     def check_deterministic(self) -> None:
         """Refuse a model that answers the same question in two ways.

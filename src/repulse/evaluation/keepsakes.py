@@ -39,17 +39,16 @@ def gallery(
     }
 
 
-@torch.inference_mode()
 def output_space(bench: Bench) -> dict[str, Tensor]:
     """Embeddings of the first images, and the prototypes, for models that have `embed` and `prototypes`."""
     model = bench.model
     found: dict[str, Tensor] = {}
     if callable(embed := getattr(model, "embed", None)):
-        with attackable(model):
+        with attackable(model), torch.inference_mode():
             parts = torch.split(bench.images[:EMBEDDINGS], bench.batch_size)
             whole = torch.cat([embed(part.to(bench.device)).float().cpu() for part in parts])
         # Scaled to at most 1,000, since large embeddings would overflow half precision: a picture needs their shape.
-        found["embedding"] = (whole / whole.abs().max().clamp_min(1e-12) * 1000).half().clone()
+        found["embedding"] = (whole / whole.abs().max().clamp_min(1e-12) * 1000).half()
     if isinstance(prototypes := getattr(model, "prototypes", None), Tensor):
         found["prototypes"] = prototypes.detach().float().cpu().clone()
     return found

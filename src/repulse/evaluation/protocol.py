@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from repulse.attacks import EmbeddingLoss, Threat
+from repulse.attacks.attack import check_inputs
 from repulse.environment import environment
 from repulse.errors import RepulseError
 from repulse.evaluation.bench import Bench, Outcome, Progress
@@ -81,14 +82,22 @@ def evaluate(
         The record and the outcomes of all images; `save` writes them to a folder.
 
     Raises:
-        RepulseError: if images, labels or logits are impossible, or the model answers the same question in two ways.
+        RepulseError: if images, labels or logits are impossible, the names are not as many as the model's classes, or
+            the model answers the same question in two ways.
     """
     settings, about = settings or EvaluationSettings(), about or About()
     started = time.perf_counter()
     if len(images) == 0:
         raise RepulseError("there are no images to measure")
     threat = Threat(settings.norm, settings.eps)
+    # Whole sets need not fit on the model's device: the bench takes batches there.
+    images, labels = images.detach().cpu(), labels.cpu()
+    # All of them at once: an attack sees only images that are classified right, and would miss the others.
+    check_inputs(images, labels, threat)
     bench = Bench(model, images, labels, batch_size=settings.batch_size, seed=settings.seed, progress=progress)
+    names = about.class_names or tuple(str(label) for label in range(bench.classes))
+    if len(names) != bench.classes:
+        raise RepulseError(f"{len(names)} class names, but the model gives {bench.classes} classes")
     bench.check_deterministic()
     script = _script_bench(bench) if settings.norm == "linf" else None
 
@@ -108,7 +117,6 @@ def evaluate(
         won = bench.right & ~outcome.robust
         attacked[won], adversarial[won] = outcome.prediction[won], outcome.adversarial[won]
 
-    names = about.class_names or _numbered(labels, bench.natural)
     curve = robustness_curve(bench, settings, training_loss)
     record = Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -151,7 +159,7 @@ def _script_bench(bench: Bench) -> Bench | None:
     """A bench for the model as the paper's script attacks it, on images as that sees them; None if it cannot."""
     if not AsPublished.fits(bench.model):
         return None
-    model = AsPublished(bench.model).eval()
+    model = AsPublished(bench.model)
     images = torch.cat([model.normalise(part.to(bench.device)).cpu() for part in torch.split(bench.images, 1000)])
     return Bench(model, images, bench.labels, batch_size=bench.batch_size, seed=bench.seed, progress=bench.progress)
 
@@ -191,10 +199,6 @@ def _model_record(model: nn.Module, about: About) -> ModelRecord:
         parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         weights_sha256=sha256_of(*(part for name, value in state for part in (name.encode(), value))),
     )
-
-
-def _numbered(labels: Tensor, predictions: Tensor) -> tuple[str, ...]:
-    return tuple(str(label) for label in range(max(int(labels.max()), int(predictions.max())) + 1))
 
 
 def _confusion(labels: Tensor, predictions: Tensor, classes: int) -> tuple[tuple[int, ...], ...]:

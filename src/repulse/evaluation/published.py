@@ -46,4 +46,5 @@ class AsPublished(nn.Module):
     @staticmethod
     def fits(model: nn.Module) -> bool:
         """Whether the script's way can be repeated for a model: it must tell its normalisation."""
-        return all(isinstance(getattr(model, name, None), torch.Tensor) for name in ("mean", "std", "prototypes"))
+        tensors = all(isinstance(getattr(model, name, None), torch.Tensor) for name in ("mean", "std", "prototypes"))
+        return tensors and all(callable(getattr(model, name, None)) for name in ("embed", "classify"))
