@@ -62,6 +62,7 @@ class ModelSettings(Settings):
 
     backbone: str = Field("small-cnn", description="small-cnn, fast, resnet18, wrn-28-10, wrn-34-10 or timm/NAME.")
     width: float = Field(1.0, gt=0, description="Factor on the number of channels.")
+    mirror: bool = Field(False, description="Average the embeddings of image and mirror image (not in training).")
     readout: str = Field("cosine", description="linear, dot, cosine, l2 or linf.")
     temperature: float = Field(0.1, gt=0, description="Divides the readout to give the logits.")
 

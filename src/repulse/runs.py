@@ -194,6 +194,7 @@ def build_model(config: RunConfig, prototypes: Prototypes, classes: Classes) -> 
         temperature=config.model.temperature,
         mean=classes.mean,
         std=classes.std,
+        mirror=config.model.mirror,
     )
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from repulse.attacks import OBJECTIVES, PGD, EmbeddingLoss, Objective, Threat, fgsm, through_embedding
+from repulse.evaluation.record import Group
 from repulse.settings import EvaluationSettings
-
-Group = Literal["paper", "paper-as-published", "logits"]
 
 # Objectives that look at the logits, and so don't depend on how the model was trained.
 LOGIT_OBJECTIVES = ("cross-entropy", "margin")

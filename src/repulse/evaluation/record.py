@@ -10,6 +10,10 @@ An evaluation is a folder with two files. `record.json` is a `Record`: settings,
 | `robust/NAME` | (N,) uint8 | 1 where attack NAME did not change a right answer into a wrong one |
 | `prediction/NAME` | (N,) int32 | predicted class after attack NAME |
 | `robust/worst-case` | (N,) uint8 | 1 where no attack of the record succeeded |
+| `smallest` | (N,) float32 | smallest perturbation found that fools, in the norm; 0: wrong by nature; inf: none |
+| `slice/index` | (K,) int32 | images of the loss surface slices |
+| `slice/eps` | (S,) float32 | coordinates of the slices, in units of the norm |
+| `slice/margin` | (K, S, S) float32 | margin (positive: fooled) along the attack and along a random sign direction |
 | `gallery/index` | (K,) int32 | which images the gallery shows |
 | `gallery/clean`, `gallery/adversarial` | (K, C, H, W) float32 | the images, in [0, 1] |
 | `gallery/natural_prediction`, `gallery/adversarial_prediction` | (K,) int32 | their predicted classes |
@@ -56,13 +60,17 @@ class DataRecord(_Part):
     sha256: str = Field(description="Digest of images and labels.")
 
 
+Group = Literal["paper", "paper-as-published", "logits", "standard", "adaptive"]
+
+
 class AttackRecord(_Part):
     """One attack with its settings, its outcome and its cost."""
 
     name: str = Field(description="Slug, unique in the record: 'pgd-20-training-loss'.")
     label: str = Field(description="What a table calls it: 'PGD-20, training loss'.")
-    group: Literal["paper", "paper-as-published", "logits"] = Field(
-        description="'paper': the paper's protocol; 'paper-as-published': its evaluation script; 'logits': beside it."
+    group: Group = Field(
+        description="'paper': the paper's protocol; 'paper-as-published': its evaluation script; 'logits': PGD beside "
+        "it; 'standard': the attacks of AutoAttack; 'adaptive': everything else that might find more."
     )
     norm: Literal["linf", "l2"]
     eps: float = Field(description="Radius of the ball, pixels in [0, 1].")
@@ -72,6 +80,35 @@ class AttackRecord(_Part):
     forward_passes: int = Field(description="Images sent forward through the model, counted one by one.")
     backward_passes: int = Field(description="Images sent backward through the model, counted one by one.")
     largest_perturbation: float = Field(description="The largest distance of an adversarial image, in the norm.")
+    attacked: int | None = Field(None, description="Images that it was run on: those that earlier attacks left.")
+    added: int | None = Field(None, description="Images that it fooled and no attack before it had.")
+
+
+class CheckRecord(_Part):
+    """One check of whether a figure can be believed."""
+
+    name: str = Field(description="Slug, unique in the record: 'more-steps-change-little'.")
+    question: str = Field(description="What is asked, as a reader would ask it.")
+    passed: bool | None = Field(description="None: it could not be asked of this model or these attacks.")
+    serious: bool = Field(description="Whether failing it means that the robust accuracy cannot be trusted.")
+    measured: float | None = None
+    threshold: float | None = None
+    unit: Literal["share", "value", "count"] = Field("share", description="A share is printed in per cent.")
+    sentence: str = Field(description="What was seen and what it means, for somebody who is no expert.")
+    source: str = Field(description="Paper and section.")
+
+
+class VerdictRecord(_Part):
+    """Which number to quote, and whether to believe it."""
+
+    word: Literal["believable", "overstated", "not established"]
+    quote: float = Field(description="The robust accuracy to quote, in [0, 1]: at most this much is robust.")
+    found_by: str = Field(description="Label of the attack that fooled the most images of those behind the number.")
+    claim: float | None = Field(None, description="The robust accuracy that was claimed, or the paper-style one.")
+    claim_by: str = Field("", description="Where the claim comes from: 'claimed', or the label of an attack.")
+    summary: str = Field(description="The verdict in one or two sentences.")
+    reasons: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = Field((), description="What to run or mend next.")
 
 
 class CurvePoint(_Part):
@@ -94,6 +131,9 @@ class Record(_Part):
     natural_accuracy: float
     attacks: tuple[AttackRecord, ...]
     worst_case_accuracy: float = Field(description="Share of images that no attack of the record fooled.")
+    verdict: VerdictRecord | None = None
+    checks: tuple[CheckRecord, ...] = ()
+    expectation: int = Field(1, description="Draws that each answer of a random model is averaged over; 1: not random.")
     curve_attack: str = Field("", description="How the points of the curve were attacked, in words.")
     curve: tuple[CurvePoint, ...] = ()
     confusion_natural: tuple[tuple[int, ...], ...] = Field(description="Rows: true class; columns: predicted class.")

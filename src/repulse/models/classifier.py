@@ -27,6 +27,8 @@ class PrototypeClassifier(nn.Module):
         temperature: divides the readout; > 0.
         mean: per-channel mean of the images, in [0, 1]; one value serves all channels.
         std: per-channel standard deviation; > 0.
+        mirror: in evaluation mode, average the embeddings of the image and of its mirror image. Both passes are part
+            of the model, so attacks see through them; they double its cost.
 
     Raises:
         RepulseError: if the readout is unknown, or temperature or std is not positive.
@@ -45,6 +47,7 @@ class PrototypeClassifier(nn.Module):
         temperature: float = 1.0,
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
+        mirror: bool = False,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -55,6 +58,7 @@ class PrototypeClassifier(nn.Module):
         self.backbone = backbone
         self.readout = readout
         self.temperature = float(temperature)
+        self.mirror = mirror
         self._read = READOUTS[readout]
         self.register_buffer("prototypes", points.detach().clone().float())
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
@@ -66,7 +70,10 @@ class PrototypeClassifier(nn.Module):
         Raises:
             RepulseError: if the backbone's output is not (N, d) for prototypes in d dimensions.
         """
-        z: Tensor = self.backbone((x - self.mean) / self.std)
+        x = (x - self.mean) / self.std
+        z: Tensor = self.backbone(x)
+        if self.mirror and not self.training:
+            z = (z + self.backbone(x.flip(-1))) / 2
         if z.ndim != 2 or z.shape[1] != self.prototypes.shape[1]:
             raise RepulseError(
                 f"the backbone must give embeddings of shape (N, {self.prototypes.shape[1]}), the prototypes' "
@@ -83,6 +90,7 @@ class PrototypeClassifier(nn.Module):
         return self.classify(self.embed(x))
 
     def extra_repr(self) -> str:
-        """Classes, dimension, readout and temperature."""
+        """Classes, dimension, readout, temperature and whether mirror images are averaged."""
         n, d = self.prototypes.shape
-        return f"classes={n}, dimension={d}, readout={self.readout!r}, temperature={self.temperature:g}"
+        shape = f"classes={n}, dimension={d}"
+        return f"{shape}, readout={self.readout!r}, temperature={self.temperature:g}, mirror={self.mirror}"
