@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from repulse.errors import RepulseError
 from repulse.registry import unknown_name
-from repulse.settings import FitSettings, Settings
+from repulse.settings import FitSettings, RecipeSettings, Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -84,6 +84,7 @@ class RunConfig(Settings):
     prototypes: PrototypeSettings = PrototypeSettings()
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
+    recipe: RecipeSettings = RecipeSettings()
     fit: FitSettings = FitSettings()
 
 

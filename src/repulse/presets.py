@@ -13,6 +13,8 @@ _SOFTMAX: dict[str, Any] = {
     "loss": {"name": "cross-entropy"},
 }
 
+_SIMPLEX: dict[str, Any] = {"prototypes": {"method": "simplex"}, "loss": {"name": "cross-entropy"}}
+
 # The paper's method (sections 3 and 4): L-inf repulsive prototypes, mean L-inf distance, normalised inner products.
 _PAPER: dict[str, Any] = {
     # 50 steps, the least that the paper uses: coordinates stay small enough to be learnt at usual learning rates.
@@ -72,9 +74,14 @@ _PRESETS: dict[str, list[dict[str, Any]]] = {
     "simplex-cosine": [
         {"name": "simplex-cosine", "prototypes": {"method": "simplex"}, "loss": {"name": "cosine"}},
     ],
-    "simplex": [{"name": "simplex", "prototypes": {"method": "simplex"}, "loss": {"name": "cross-entropy"}}],
+    "simplex": [_SIMPLEX, {"name": "simplex"}],
     "fast-softmax": [_FAST_TRAINING, _SOFTMAX, {"name": "fast-softmax"}],
     "fast-simplex": [_FAST_TRAINING, {"name": "fast-simplex", "prototypes": {"method": "simplex"}}],
+    "fgsm-rs": [_SOFTMAX, {"name": "fgsm-rs", "recipe": {"name": "fgsm-rs", "eps": 8 / 255}}],
+    "fgsm-rs-simplex": [_SIMPLEX, {"name": "fgsm-rs-simplex", "recipe": {"name": "fgsm-rs", "eps": 8 / 255}}],
+    "pgd-at": [_SOFTMAX, {"name": "pgd-at", "recipe": {"name": "pgd", "eps": 8 / 255, "steps": 10}}],
+    "trades": [_SOFTMAX, {"name": "trades", "recipe": {"name": "trades", "eps": 8 / 255, "beta": 6.0}}],
+    "input-gradient": [_SOFTMAX, {"name": "input-gradient", "recipe": {"name": "input-gradient"}}],
 }
 
 PRESETS = tuple(_PRESETS)
@@ -87,6 +94,10 @@ def preset(name: str) -> RunConfig:
     - `paper`: the paper's method with our default training; `paper-cifar10` and `paper-cifar100`: with the paper's.
     - `simplex-cosine`, `simplex`: simplex prototypes, trained with one minus the cosine or with cross-entropy.
     - `fast-softmax`, `fast-simplex`: the speed-record network and its training, for CIFAR-10 on a CPU.
+
+    - `fgsm-rs`, `pgd-at`, `trades`: adversarial training of a softmax layer, L-inf 8/255; `fgsm-rs-simplex`: the first
+      with simplex prototypes.
+    - `input-gradient`: a softmax layer with small gradients in the image; no adversarial examples.
 
     Raises:
         RepulseError: if there is no such preset; the nearest is suggested.

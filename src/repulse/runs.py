@@ -34,7 +34,7 @@ from repulse.files import load_tensors, save_tensors, write_atomically
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.prototypes import Prototypes, make_prototypes
 from repulse.seeding import derive_seed, generator
-from repulse.training import EpochMetrics, fit, make_fabric, make_loss, natural_accuracy
+from repulse.training import EpochMetrics, fit, make_fabric, make_loss, make_recipe, natural_accuracy
 from repulse.training.metrics import METRICS_FILE, metrics_csv, read_metrics
 from repulse.training.state import TrainingState
 
@@ -88,6 +88,7 @@ def train_run(
     classes = _classes(train, config)
     model = build_model(config, prototypes, classes)
     loss = make_loss(config.loss.name, label_smoothing=config.loss.label_smoothing)
+    recipe = make_recipe(config.recipe)
     if fabric.is_global_zero:
         _write_head(folder, config, prototypes, classes)
     with TrainingDisplay(output if fabric.is_global_zero else "quiet", config.fit.epochs) as display:
@@ -99,6 +100,7 @@ def train_run(
             validation,
             config.fit,
             fabric=fabric,
+            recipe=recipe,
             augment=Augment(**config.augment.model_dump()),
             seed=config.seed,
             state=state,

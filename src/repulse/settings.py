@@ -56,6 +56,21 @@ class AveragingSettings(Settings):
     decay: float = Field(0.999, gt=0, lt=1, description="Decay per step of the moving average (ema).")
 
 
+class RecipeSettings(Settings):
+    """How a batch becomes what training minimises. What is left open has the recipe's own default."""
+
+    name: str = Field("standard", description="standard, noise, fgsm-rs, pgd, trades, input-gradient or jacobian.")
+    norm: Literal["linf", "l2"] | None = Field(None, description="Norm of the ball to be robust in.")
+    eps: Number | None = Field(None, ge=0, description="Radius of the ball, in pixels of [0, 1]; none: 8/255.")
+    steps: int | None = Field(None, ge=1, description="Attack steps; none: 7 (pgd), 10 (trades).")
+    step_size: Number | None = Field(None, gt=0, description="Attack step; none: 1.25 eps (fgsm-rs), else eps/4.")
+    beta: float | None = Field(None, ge=0, description="Weight of the divergence (trades); none: 6.")
+    strength: float | None = Field(
+        None, ge=0, description="Weight of the penalty; none: 0.3 (input-gradient), 0.01 (jacobian)."
+    )
+    sigma: float | None = Field(None, ge=0, description="Deviation of the noise, in pixels of [0, 1]; none: 0.25.")
+
+
 class FitSettings(Settings):
     """The training loop."""
 
@@ -83,10 +98,16 @@ class EvaluationSettings(Settings):
     norm: Literal["linf", "l2"] = Field("linf", description="Norm of the ball.")
     eps: Number = Field(8 / 255, ge=0, description="Radius of the ball, in pixels of [0, 1].")
     step_size: Number | None = Field(None, gt=0, description="Step of PGD; none: a quarter of eps (2/255 for 8/255).")
+    attacks: Literal["paper", "standard", "adaptive"] = Field(
+        "standard",
+        description="PGD only; also the attacks of AutoAttack; also black-box, minimum-norm and prototype attacks.",
+    )
     steps: tuple[int, ...] = Field((20, 100), description="Steps of PGD; each is an attack of its own.")
     restarts: int = Field(1, ge=1, description="Random starts of PGD on the logits.")
     curve: tuple[Number, ...] = Field(PAPER_GRID, description="Radii of the robustness curve; empty: no curve.")
     curve_steps: int = Field(20, ge=1, description="Steps of PGD at each point of the curve.")
-    batch_size: int = Field(250, ge=1, description="Images attacked at once.")
+    claimed: float | None = Field(None, ge=0, le=1, description="The robust accuracy that is claimed, in [0, 1].")
+    expectation: int = Field(20, ge=1, description="Draws that a random model's answers are averaged over.")
+    batch_size: int | None = Field(None, ge=1, description="Images attacked at once; none: 100 (CPU) or 500 (GPU).")
     gallery: int = Field(8, ge=0, description="Fooled images kept for the report.")
     seed: int = Field(0, ge=0, description="Seed of random starts.")

@@ -1,19 +1,26 @@
 """Training that preserves the separation of the prototypes."""
 
-from repulse.settings import FitSettings
+from repulse.settings import FitSettings, RecipeSettings
 from repulse.training.fit import Watcher, fit, make_fabric, natural_accuracy
 from repulse.training.losses import LOSSES, Loss, make_loss
 from repulse.training.metrics import EpochMetrics, read_metrics
+from repulse.training.recipes import RECIPES, Outcome, Recipe, Task, make_recipe
 
 __all__ = [
     "LOSSES",
+    "RECIPES",
     "EpochMetrics",
     "FitSettings",
     "Loss",
+    "Outcome",
+    "Recipe",
+    "RecipeSettings",
+    "Task",
     "Watcher",
     "fit",
     "make_fabric",
     "make_loss",
+    "make_recipe",
     "natural_accuracy",
     "read_metrics",
 ]

@@ -18,6 +18,7 @@ from repulse.settings import FitSettings
 from repulse.training.losses import Loss
 from repulse.training.metrics import EpochMetrics
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
+from repulse.training.recipes import Recipe, Standard, Task
 from repulse.training.state import TrainingState, averaged, capture, restore
 
 # Asking the device for the loss stops the pipeline on a GPU; a run that diverged may go on for this many steps.
@@ -40,14 +41,14 @@ class Watcher(Protocol):
 class _Step(nn.Module):
     """The forward part of a step as one module, so that DDP and the compiler see all of it."""
 
-    def __init__(self, model: PrototypeClassifier, loss: Loss) -> None:
+    def __init__(self, model: PrototypeClassifier, loss: Loss, recipe: Recipe) -> None:
         super().__init__()
         self.model = model
-        self.per_example = loss.per_example
+        self.task = Task(model, loss.per_example)
+        self.recipe = recipe
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        z = self.model.embed(x).float()
-        values = self.per_example(z, y, self.model)
+        values, z = self.recipe(self.task, x, y)
         with torch.no_grad():
             hits = (self.model.classify(z).argmax(1) == y).sum()
         return values, hits
@@ -88,6 +89,7 @@ def fit(
     settings: FitSettings,
     *,
     fabric: Fabric,
+    recipe: Recipe | None = None,
     augment: Augment | None = None,
     seed: int = 0,
     state: TrainingState | None = None,
@@ -105,6 +107,7 @@ def fit(
         validation: images for the natural accuracy after each epoch, or None.
         settings: epochs, batch size, optimiser, schedule, average, precision.
         fabric: where it runs, from `make_fabric`, launched.
+        recipe: how a batch becomes what is minimised; None: the loss of the clean images.
         augment: random changes to training images.
         seed: of order, augmentation and dropout.
         state: where to go on from; None starts anew.
@@ -117,7 +120,7 @@ def fit(
         _initialise(model, train, seed)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step_module: nn.Module = _Step(model, loss)
+    step_module: nn.Module = _Step(model, loss, Standard() if recipe is None else recipe)
     optimiser = make_optimiser(model, settings.optimiser)
     if settings.sync_batch_norm:
         step_module = nn.SyncBatchNorm.convert_sync_batchnorm(step_module)  # type: ignore[no-untyped-call]
@@ -142,7 +145,15 @@ def fit(
             set_learning_rate(optimiser, learning_rate)
             values, hits = wrapped(x, y)
             wrapped_optimiser.zero_grad()
-            fabric.backward(_reduce(values, loss, _global_batch(train, settings, index), fabric.world_size))
+            try:
+                fabric.backward(_reduce(values, loss, _global_batch(train, settings, index), fabric.world_size))
+            except NotImplementedError as error:
+                if "derivative" not in str(error):
+                    raise
+                raise RepulseError(
+                    f"a part of this model cannot be trained by this recipe ({error}); a penalty on gradients needs "
+                    "second derivatives, which readout 'linf' lacks, so take another recipe or readout"
+                ) from error
             if settings.optimiser.clip_norm is not None:
                 fabric.clip_gradients(wrapped, wrapped_optimiser, max_norm=settings.optimiser.clip_norm)
             wrapped_optimiser.step()
