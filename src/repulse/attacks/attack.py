@@ -87,15 +87,18 @@ class Attack(ABC):
 @contextmanager
 def attackable(model: nn.Module) -> Iterator[None]:
     """Within this context the model is in evaluation mode and its parameters ask for no gradients."""
-    training = {module: module.training for module in model.modules()}
+    # A frozen TorchScript module has no `training` of its own, and none lets a whole module be asked for no gradients.
+    training = {module: getattr(module, "training", False) for module in model.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.eval()
-    model.requires_grad_(False)
+    for parameter in wanted:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
         for module, mode in training.items():
-            module.training = mode
+            if hasattr(module, "training"):
+                module.training = mode
         for parameter, asks in wanted.items():
             parameter.requires_grad_(asks)
 

@@ -1,0 +1,21 @@
+"""What a minimum-norm attack finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Smallest:
+    """The smallest perturbation found for each image: the whole robustness curve at once."""
+
+    images: Float[Tensor, "N *shape"]
+    """The nearest adversarial image found; the clean image where it is wrong already, or where none was found."""
+    distance: Float32[Tensor, "N"]
+    """Its distance to the clean image, in units of pixels; 0: wrong already; inf: none found."""
+    forward_passes: int
+    """Images sent forward by the attack, one by one; the check at the end is not counted."""
+    backward_passes: int
