@@ -4,8 +4,10 @@
     python benchmarks/compare.py cifar10-jpeg75 --data FOLDER
 
 Softmax cross-entropy, the paper's method, and simplex prototypes with the cosine loss and with cross-entropy: the same
-network, images, epochs and optimiser for all. Training runs go to `--runs` and are taken up where they stand; what was
-measured goes to `results/NAME/`, without checkpoints.
+network, images, epochs and optimiser for all. On CIFAR-10 beside them, as a model whose robustness is known to be real,
+FGSM-RS adversarial training of a softmax layer (Wong et al. 2020), with the epochs that it needs. Training runs go to
+`--runs` and are taken up where they stand, evaluations too; what was measured goes to `results/NAME/`, without
+checkpoints.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from repulse.report import markdown_table, write_report
 from repulse.runs import train_run
 from repulse.settings import EvaluationSettings
 
-METHODS = ("softmax", "paper", "simplex-cosine", "simplex")
+METHODS = ("softmax", "paper", "simplex-cosine", "simplex", "fgsm-rs")
 
 TRAINING: dict[str, Any] = {
     "batch_size": 128,
@@ -43,23 +45,28 @@ class Comparison:
 
     title: str
     epochs: int
+    adversarial_epochs: int
+    """Of FGSM-RS; 0: it is left out."""
     padding: int
     radii: tuple[float, ...]
 
 
 COMPARISONS = {
-    "fashion-mnist": Comparison("Fashion-MNIST", epochs=5, padding=2, radii=(0.1, 8 / 255)),
-    "cifar10-jpeg75": Comparison("CIFAR-10 (JPEG 75)", epochs=5, padding=4, radii=(8 / 255,)),
+    "fashion-mnist": Comparison("Fashion-MNIST", epochs=5, adversarial_epochs=0, padding=2, radii=(0.1, 8 / 255)),
+    "cifar10-jpeg75": Comparison("CIFAR-10 (JPEG 75)", epochs=5, adversarial_epochs=8, padding=4, radii=(8 / 255,)),
 }
 
 
 def configuration(method: str, comparison: Comparison, data: str) -> RunConfig:
     """The configuration of one cell of the comparison."""
-    changes = {
+    adversarial = method == "fgsm-rs"
+    changes: dict[str, Any] = {
         "data": {"source": data, "name": comparison.title},
         "augment": {"crop_padding": comparison.padding, "flip": "random"},
-        "fit": {**TRAINING, "epochs": comparison.epochs},
+        "fit": {**TRAINING, "epochs": comparison.adversarial_epochs if adversarial else comparison.epochs},
     }
+    if adversarial:
+        changes["recipe"] = {"eps": max(comparison.radii)}
     return merge(preset(method), changes, "compare")
 
 
@@ -75,7 +82,7 @@ def main() -> None:
     comparison = COMPARISONS[options.name]
     command = f"python benchmarks/compare.py {options.name} --data FOLDER --images {options.images}"
     kept = []
-    for method in METHODS:
+    for method in METHODS if comparison.adversarial_epochs else METHODS[:-1]:
         run = options.runs / options.name / method
         train_run(configuration(method, comparison, options.data), run, resume=True, output="json")
         place = options.results / options.name / method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,21 +64,34 @@ class TrainCommand(RunConfig):
 
 
 class EvaluateCommand(EvaluationSettings):
-    """Attack the model of a run, and record what holds: the paper's protocol, and beside it attacks on the logits.
+    """Attack the model of a run, or any other PyTorch model, and say what holds and which number to quote.
 
-    The record and the outcome of every image are kept in the run folder.
+    The paper's protocol, attacks that don't give up, and a verdict: believable, overstated, or not established. The
+    record and the outcome of every image are kept in a folder; an evaluation that was stopped goes on there.
 
     Examples:
       repulse evaluate runs/digits --eps 0.1
-      repulse evaluate runs/fashion-paper --eps 8/255 --images 1000
-      repulse evaluate runs/mine --norm l2 --eps 0.5 --curve 0,0.25,0.5,1
+      repulse evaluate runs/fashion-paper --eps 8/255 --images 1000 --attacks adaptive
+      repulse evaluate --model package.module:factory --weights net.safetensors --data FOLDER --eps 8/255
+      torchrun --nproc-per-node 4 -m repulse evaluate runs/mine --norm l2 --eps 0.5
     """
 
-    run: Path = Field(description="The run folder.")
+    run: Path | None = Field(None, description="The run folder.")
     checkpoint: Literal["last", "best"] = Field("last", description="Weights of the last epoch, or of the best.")
     images: int | None = Field(None, ge=1, description="How many test images, classes balanced; none: all.")
     source: str | None = Field(None, description="Where the data lies now; none: where the run found it.")
-    output: Path | None = Field(None, description="Folder for the record; none: inside the run folder.")
+    model: str | None = Field(None, description="From outside: module:factory, file.py:factory, timm/NAME, a file.")
+    weights: Path | None = Field(None, description="Its weights: .safetensors, or a .pt state dict.")
+    data: str | None = Field(None, description="Its images: 'digits', a folder of parquet files or images, a Hub id.")
+    split: str | None = Field(None, description="Split to measure on; none: found by itself.")
+    image_column: str | None = Field(None, description="Column of the images; none: found by itself.")
+    label_column: str | None = Field(None, description="Column of the labels; none: found by itself.")
+    image_size: int | None = Field(None, ge=1, description="Resize and crop to this side; none: as they are.")
+    channels: Literal[1, 3] | None = Field(None, description="Grey or colour; none: as they are.")
+    class_names: tuple[str, ...] | None = Field(None, description="Names of the classes; none: from the data.")
+    mean: tuple[float, ...] | None = Field(None, description="Mean that the model wants subtracted; none: pixels.")
+    std: tuple[float, ...] | None = Field(None, description="Deviation that it wants pixels divided by.")
+    output: Path | None = Field(None, description="Folder for the record; none: in the run, or evaluations/NAME.")
     device: str = Field("auto", description="cpu, cuda or auto.")
     progress: Literal["rich", "quiet"] = Field("rich", description="A progress bar, or nothing.")
 
@@ -153,25 +167,89 @@ def train_command(settings: TrainCommand) -> None:
 
 
 def evaluate_command(settings: EvaluateCommand) -> None:
-    """Measure a run, print the table, and say where the record is."""
+    """Measure a run or a model from outside, print the table and the verdict, and say where the record is."""
     from repulse.console import progress_bar
-    from repulse.measuring import evaluate_run
+    from repulse.measuring import evaluate_foreign, evaluate_run
     from repulse.report import markdown_table
+    from repulse.runs import is_first_process
 
-    own = {name: getattr(settings, name) for name in EvaluationSettings.model_fields}
-    with progress_bar(settings.progress == "rich") as progress:
-        _, place = evaluate_run(
-            settings.run,
-            EvaluationSettings(**own),
-            checkpoint=settings.checkpoint,
-            images=settings.images,
-            source=settings.source,
-            output=settings.output,
-            device=settings.device,
-            command=_command_line(settings),
-            progress=progress,
-        )
-    click.echo(f"{markdown_table([place])}\n\nrecord: {place}")
+    if (settings.run is None) == (settings.model is None):
+        raise RepulseError("name a run folder (repulse evaluate RUN), or a model from outside (--model), and not both")
+    chosen = EvaluationSettings(**{name: getattr(settings, name) for name in EvaluationSettings.model_fields})
+    command = _command_line(settings)
+    with progress_bar(settings.progress == "rich" and is_first_process()) as progress:
+        if settings.run is not None:
+            _refuse(settings, _ONLY_FOREIGN, "with a run folder; it knows its own")
+            evaluation, place = evaluate_run(
+                settings.run,
+                chosen,
+                checkpoint=settings.checkpoint,
+                images=settings.images,
+                source=settings.source,
+                output=settings.output,
+                device=settings.device,
+                command=command,
+                progress=progress,
+            )
+        else:
+            _refuse(settings, ("source", "checkpoint"), "with --model; use --data and --weights")
+            if settings.model is None or settings.data is None:
+                raise RepulseError("a model from outside needs images: name them by --data FOLDER_OR_ID")
+            place = settings.output or _place(settings.model, chosen)
+            evaluation = evaluate_foreign(
+                settings.model,
+                settings.data,
+                chosen,
+                output=place,
+                weights=settings.weights,
+                data={
+                    "test_split": settings.split,
+                    "image_column": settings.image_column,
+                    "label_column": settings.label_column,
+                    "image_size": settings.image_size,
+                    "channels": settings.channels,
+                    "class_names": settings.class_names,
+                },
+                mean=settings.mean,
+                std=settings.std,
+                images=settings.images,
+                device=settings.device,
+                command=command,
+                progress=progress,
+            )
+    if is_first_process():
+        verdict = evaluation.record.verdict
+        said = "" if verdict is None else f"\n\nverdict: {verdict.word}. {verdict.summary}"
+        click.echo(f"{markdown_table([place])}{said}\n\nrecord: {place}")
+
+
+_ONLY_FOREIGN = (
+    "weights",
+    "data",
+    "split",
+    "image_column",
+    "label_column",
+    "image_size",
+    "channels",
+    "class_names",
+    "mean",
+    "std",
+)
+
+
+def _refuse(settings: EvaluateCommand, names: Sequence[str], why: str) -> None:
+    """Options that would do nothing are errors."""
+    for name in names:
+        if getattr(settings, name) != EvaluateCommand.model_fields[name].default:
+            raise RepulseError(f"--{name.replace('_', '-')} means nothing {why}")
+
+
+def _place(model: str, settings: EvaluationSettings) -> Path:
+    """Where the record of a model from outside is kept, if nothing is said."""
+    from repulse.units import in_255ths
+
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", model).strip("-.")
+    return Path("evaluations") / f"{name}-{settings.norm}-{in_255ths(settings.eps).replace('/', '_')}"
 
 
 def report_command(settings: ReportCommand) -> None:
@@ -193,12 +271,16 @@ def demo_command(settings: DemoCommand) -> None:
 
 def _command_line(settings: EvaluateCommand) -> str:
     """The command that repeats an evaluation: what differs from the defaults, without the user's own paths."""
-    changed = settings.model_dump(mode="json", exclude_defaults=True, exclude={"run", "source", "output", "progress"})
+    changed = settings.model_dump(mode="json", exclude_defaults=True, exclude=_PRIVATE)
     flags = [
         f"--{name.replace('_', '-')} {','.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in changed.items()
     ]
-    return " ".join(["repulse evaluate RUN", *flags])
+    what = "RUN" if settings.model is None else "--model MODEL --data FOLDER"
+    return " ".join([f"repulse evaluate {what}", *flags])
+
+
+_PRIVATE = {"run", "source", "model", "weights", "data", "output", "progress"}
 
 
 def _number(value: float | None) -> str:

@@ -1,17 +1,19 @@
-"""Measure a run: its model, its test images, its training loss; and keep the record in the run folder."""
+"""Measure a run, with its test images and its training loss, or a model from outside; and keep the record."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from repulse.config import merge
-from repulse.data import ImageSource, subset
+from repulse.data import ImageSource, load_data, subset
 from repulse.errors import RepulseError
 from repulse.evaluation import About, Evaluation, EvaluationSettings, evaluate
 from repulse.evaluation.bench import Progress
+from repulse.foreign import load_foreign
 from repulse.runs import Checkpoint, load_run, load_splits
 from repulse.training import make_loss
 from repulse.units import in_255ths
@@ -52,12 +54,13 @@ def evaluate_run(
     _check_same_kind(test, classes.names, classes.image_shape)
     some = test if images is None else subset(test, min(images, len(test)), settings.seed)
     try:
-        model.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        model.to(_device(device))
     except (RuntimeError, AssertionError) as error:
         raise RepulseError(f"cannot use device {device!r}: {str(error).splitlines()[0]}") from error
     # Convolutions, and so attacks, are 1.4 times as fast on a CPU in this layout.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = make_loss(config.loss.name, label_smoothing=config.loss.label_smoothing)
+    place = output or folder / "evaluations" / f"{settings.norm}-{in_255ths(settings.eps).replace('/', '_')}"
     evaluation = evaluate(
         model,
         some.fetch(torch.arange(len(some))).float() / 255,
@@ -78,10 +81,69 @@ def evaluate_run(
             command=command,
         ),
         progress=progress,
+        folder=place,
     )
-    place = output or folder / "evaluations" / f"{settings.norm}-{in_255ths(settings.eps).replace('/', '_')}"
-    evaluation.save(place)
     return evaluation, place
+
+
+def evaluate_foreign(
+    spec: str,
+    source: str,
+    settings: EvaluationSettings,
+    *,
+    output: Path,
+    weights: Path | None = None,
+    data: Mapping[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    images: int | None = None,
+    device: str = "auto",
+    command: str = "",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a model that was not trained here: see `repulse.foreign.load_foreign` for what may be named.
+
+    Args:
+        spec: the model.
+        source: the images, as `repulse.data.load_data` reads them.
+        settings: attacks and their strength.
+        output: folder for the record; an evaluation that was killed goes on there.
+        weights: file of weights; None: the model has its own.
+        data: further arguments of `load_data`.
+        mean: per-channel mean that the model wants subtracted from pixels in [0, 1]; None: it takes pixels.
+        std: per-channel deviation that it wants them divided by; None: 1.
+        images: how many test images, a balanced subset drawn from the settings' seed; None: all.
+        device: `cpu`, `cuda`, or `auto`.
+        command: the command line, for the record.
+        progress: told after each batch.
+
+    Raises:
+        RepulseError: if the model, its weights or its data cannot be read, or don't fit each other.
+    """
+    test = load_data(source, divide=False, seed=settings.seed, **(data or {})).test
+    some = test if images is None else subset(test, min(images, len(test)), settings.seed)
+    model = load_foreign(spec, weights, classes=len(test.class_names), mean=mean, std=std, device=_device(device))
+    pixels, labels = some.fetch(torch.arange(len(some))).float() / 255, some.labels
+    return evaluate(
+        model,
+        pixels,
+        labels,
+        settings,
+        about=About(
+            model=Path(weights).stem if weights is not None else spec.rsplit(":", 1)[-1].rsplit("/", 1)[-1],
+            description=f"{spec}, weights {weights.name if weights is not None else 'of its own'}",
+            data=test.name,
+            split=test.split,
+            class_names=test.class_names,
+            command=command,
+        ),
+        progress=progress,
+        folder=output,
+    )
+
+
+def _device(name: str) -> str:
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def _check_same_kind(test: ImageSource, names: Sequence[str], shape: Sequence[int]) -> None:

@@ -78,7 +78,9 @@ def test_evaluating_what_is_no_run(tmp_path, capsys):
     assert error(capsys, "evaluate", str(tmp_path)) == (
         f"{tmp_path} is no run folder (it has no config.yaml); make one with `repulse train`"
     )
-    assert error(capsys, "evaluate") == "repulse evaluate: run is required; give it as --run or in the YAML file"
+    assert error(capsys, "evaluate") == (
+        "name a run folder (repulse evaluate RUN), or a model from outside (--model), and not both"
+    )
 
 
 def test_evaluating_on_other_data_is_refused(run, capsys, tmp_path):

@@ -17,7 +17,7 @@ def test_the_readmes_figures_are_those_of_the_committed_results():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = script("readme")
     assert readme.filled(text) == text
-    assert text.count("**worst case**") == 3
+    assert text.count("**number to quote**") == 3
 
 
 def test_the_benchmarks_table_is_that_of_the_committed_records():

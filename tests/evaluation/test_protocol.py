@@ -7,9 +7,10 @@ from torch import nn
 from repulse.attacks import Threat
 from repulse.errors import RepulseError
 from repulse.evaluation import About, EvaluationSettings, evaluate, load_evaluation
+from repulse.evaluation.expectation import is_random
 from repulse.models import PrototypeClassifier
 
-QUICK = {"steps": (2, 5), "curve": (0.0, 0.02, 0.05, 0.1), "curve_steps": 5, "batch_size": 40}
+QUICK = {"steps": (2, 5), "curve": (0.0, 0.02, 0.05, 0.1), "curve_steps": 5, "batch_size": 40, "attacks": "paper"}
 
 
 def linear(pixels=16, classes=3):
@@ -195,18 +196,146 @@ def test_a_half_written_evaluation_is_no_evaluation(tmp_path):
         load_evaluation(tmp_path)
 
 
-def test_a_model_that_throws_dice_is_refused():
-    class Noisy(nn.Module):
+class Noisy(nn.Module):
+    """A linear model behind noise on its input."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.inner, self.noise = linear(), noise
+
+    def forward(self, x):
+        return self.inner(x + self.noise * torch.randn_like(x))
+
+
+def test_a_model_that_throws_dice_is_measured_in_expectation():
+    """The mean over noise of a linear model is the linear model, so its radii are known up to the noise of the mean."""
+    x, y = images(linear())
+    settings = EvaluationSettings(eps=0.02, **QUICK, expectation=50)
+    first, again = (evaluate(Noisy(0.02), x, y, settings) for _ in range(2))
+    truth = (radius(linear(), x, y) > 0.02).double().mean().item()
+    assert first.record.expectation == 50
+    assert first.record.worst_case_accuracy == pytest.approx(truth, abs=0.12)
+    assert torch.equal(first.outcomes["robust/worst-case"], again.outcomes["robust/worst-case"])
+
+
+def test_a_model_that_throws_no_dice_is_asked_once():
+    x, y = images(linear())
+    assert evaluate(linear(), x, y, EvaluationSettings(eps=0.02, **QUICK)).record.expectation == 1
+
+
+def test_rounding_is_not_taken_for_dice():
+    assert not is_random(Noisy(1e-7), images(linear())[0])
+    assert is_random(Noisy(1e-2), images(linear())[0])
+
+
+def test_a_shuffled_or_cut_set_of_images_gives_the_same_outcomes():
+    """Random starts are keyed by the pixels of an image, not by its row."""
+    model = linear()
+    x, y = images(model)
+    settings = EvaluationSettings(eps=0.02, **QUICK)
+    whole = evaluate(model, x, y, settings).outcomes
+    some = torch.randperm(90, generator=torch.Generator().manual_seed(3))[:50]
+    part = evaluate(model, x[some], y[some], settings).outcomes
+    for name in whole:
+        if name.startswith(("robust/", "prediction/")):
+            assert torch.equal(part[name], whole[name][some]), name
+
+
+def test_standard_adds_the_attacks_of_autoattack_to_what_pgd_leaves():
+    model = linear(classes=5)
+    x, y = images(model)
+    settings = EvaluationSettings(eps=0.02, **{**QUICK, "attacks": "standard"})
+    evaluation = evaluate(model, x, y, settings)
+    standard = [attack for attack in evaluation.record.attacks if attack.group == "standard"]
+    assert [attack.name for attack in standard] == ["apgd-cross-entropy", "apgd-dlr-targeted", "fab-targeted", "square"]
+    left = 90
+    for attack in evaluation.record.attacks:
+        left -= attack.added
+        if attack.group == "standard":
+            assert attack.attacked == left + attack.added
+            assert attack.robust_accuracy == left / 90
+    assert evaluation.record.worst_case_accuracy == left / 90
+    assert left / 90 == pytest.approx((radius(model, x, y) > 0.02).double().mean().item(), abs=1e-9)
+
+
+def test_the_smallest_perturbation_is_never_below_the_radius():
+    model = linear()
+    x, y = images(model, wrong=9)
+    smallest = evaluate(model, x, y, EvaluationSettings(eps=0.05, **QUICK)).outcomes["smallest"]
+    assert (smallest[:9] == 0).all()
+    assert (smallest[9:] >= radius(model, x[9:], y[9:]) * 0.9999).all()
+    assert torch.isfinite(smallest).any()
+
+
+def test_a_model_outside_autograd_is_measured_without_gradients_and_never_believed():
+    class Outside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = linear()
+
+        @torch.no_grad()
+        def forward(self, x):
+            return self.inner(x)
+
+    x, y = images(linear())
+    record = evaluate(Outside(), x, y, EvaluationSettings(eps=0.1, **{**QUICK, "attacks": "standard"})).record
+    assert record.attack("pgd-5-margin").robust_accuracy > record.attack("square").robust_accuracy
+    assert record.worst_case_accuracy == pytest.approx((radius(linear(), x, y) > 0.1).double().mean().item(), abs=0.05)
+    assert record.verdict.word != "believable"
+
+
+def test_the_adaptive_evaluation_runs_everything_and_finds_no_less_than_the_standard_one():
+    model = PrototypeClassifier(linear(classes=4), torch.eye(4), "cosine")
+    x, y = images(model)
+    x, y = x[:40], y[:40]
+    quick = {**QUICK, "curve": ()}
+    standard, adaptive = (
+        evaluate(model, x, y, EvaluationSettings(eps=0.02, **{**quick, "attacks": name})).record
+        for name in ("standard", "adaptive")
+    )
+    assert adaptive.worst_case_accuracy <= standard.worst_case_accuracy
+    names = {attack.name for attack in adaptive.attacks if attack.group == "adaptive"}
+    assert {"fmn", "apgd-prototype-cosine", "random-search", "transfer", "hop-skip-jump"} <= names
+    assert {attack.name for attack in standard.attacks} < {attack.name for attack in adaptive.attacks}
+
+
+def test_an_honest_linear_model_is_believed_and_gets_its_closed_form():
+    model = linear()
+    x, y = images(model, wrong=9)
+    settings = EvaluationSettings(eps=0.02, **{**QUICK, "attacks": "standard", "steps": (20,)})
+    record = evaluate(model, x, y, settings).record
+    truth = ((radius(model, x, y) > 0.02) & (model(x).argmax(1) == y)).double().mean().item()
+    assert record.worst_case_accuracy == pytest.approx(truth, abs=1e-9)
+    assert record.verdict.word == "believable"
+    assert record.verdict.quote == record.worst_case_accuracy
+
+
+def test_logits_that_do_not_fit_into_float32_are_not_believed():
+    """Attacks on the margin find the truth all the same, and it is quoted; the cross-entropy figure is not."""
+
+    class Huge(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = linear()
 
         def forward(self, x):
-            return self.inner(x + 0.1 * torch.randn_like(x))
+            return 1e4 * self.inner(x)
 
-    x, y = images(linear())
-    with pytest.raises(RepulseError, match=r"^the model gives the same images different logits when asked twice"):
-        evaluate(Noisy(), x, y, EvaluationSettings(**QUICK))
+    model = linear()
+    x, y = images(model)
+    record = evaluate(Huge(), x, y, EvaluationSettings(eps=0.02, **{**QUICK, "attacks": "standard"})).record
+    assert record.verdict.word == "overstated"
+    assert record.verdict.quote == pytest.approx((radius(model, x, y) > 0.02).double().mean().item(), abs=1e-9)
+    assert "cross-entropy" in record.verdict.claim_by or "training loss" in record.verdict.claim_by
+
+
+def test_a_claim_that_is_too_high_is_overstated():
+    model = linear()
+    x, y = images(model)
+    settings = EvaluationSettings(eps=0.02, claimed=0.99, **{**QUICK, "attacks": "standard"})
+    verdict = evaluate(model, x, y, settings).record.verdict
+    assert verdict.word == "overstated"
+    assert verdict.claim == 0.99
 
 
 def test_classes_that_only_an_attack_reaches_are_counted_too():
@@ -247,7 +376,7 @@ def test_outcomes_are_ordinary_tensors():
         (lambda x, y: (x * 255, y), r"pixels must lie in \[0, 1\], got .*"),
         (lambda x, y: (x.where(x > x.min(), torch.nan), y), "an image holds a pixel that is not a finite number"),
         (lambda x, y: (x, y - 1), "labels must not be negative, got -1"),
-        (lambda x, y: (x, y + 1), "the model gives 3 classes, but there is a label 3"),
+        (lambda x, y: (x, y + 1), "labels run from 1 to 3, but classes count from 0 to 2: subtract 1 from every label"),
     ],
 )
 def test_impossible_images_and_labels_are_refused_even_where_the_model_errs_anyway(spoil, message):
@@ -257,10 +386,19 @@ def test_impossible_images_and_labels_are_refused_even_where_the_model_errs_anyw
         evaluate(model, *spoil(x, y), EvaluationSettings(**QUICK))
 
 
-def test_names_that_do_not_fit_the_model_are_refused():
+def test_a_model_may_have_more_outputs_than_the_data_has_classes():
+    model = linear(classes=5)
+    x, y = images(model)
+    few = y < 2
+    about = About(class_names=("a", "b"))
+    record = evaluate(model, x[few], y[few], EvaluationSettings(**QUICK), about=about).record
+    assert record.data.class_names == ("a", "b", "2", "3", "4")
+
+
+def test_names_for_more_classes_than_the_model_has_are_refused():
     model = linear()
-    with pytest.raises(RepulseError, match=r"^2 class names, but the model gives 3 classes$"):
-        evaluate(model, *images(model), EvaluationSettings(**QUICK), about=About(class_names=("a", "b")))
+    with pytest.raises(RepulseError, match=r"^the model gives 3 outputs, but the data has 4 classes"):
+        evaluate(model, *images(model), EvaluationSettings(**QUICK), about=About(class_names=("a", "b", "c", "d")))
 
 
 def test_a_training_loss_needs_an_embedding():

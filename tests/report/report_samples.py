@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from repulse.evaluation.record import (
+    OUTCOMES_FILE,
     AttackRecord,
+    CheckRecord,
     CurvePoint,
     DataRecord,
     ModelRecord,
     Record,
+    VerdictRecord,
     save_evaluation,
 )
+from repulse.files import load_tensors
 from repulse.seeding import generator
 
 NASTY = ("<script>alert(1)</script>", "tée \"x\" & 'y'", "$\\alpha$ 日本\x07", "a very long name " * 8)
@@ -29,6 +33,101 @@ LEAVES = {
     ("pgd-100-margin", "PGD-100, margin", "logits"): 0.2,
     ("pgd-20-training-loss-as-published", "PGD-20, training loss, as published", "paper-as-published"): 0.05,
 }
+
+# With what a verdict rests on; the published script stands in the middle, where it must not be counted.
+JUDGED = {
+    ("pgd-20-training-loss", "PGD-20, training loss", "paper"): 0.8,
+    ("pgd-20-training-loss-as-published", "PGD-20, training loss, as published", "paper-as-published"): 0.05,
+    ("pgd-20-margin", "PGD-20, margin", "logits"): 0.6,
+    ("apgd-cross-entropy", "APGD, cross-entropy", "standard"): 0.7,
+    ("square", "Square <b>", "standard"): 0.8,
+    ("fmn", "FMN", "adaptive"): 0.7,
+}
+CHECKS = (
+    CheckRecord(
+        name="space",
+        question="Does it reach <0> in the whole space?",
+        passed=True,
+        serious=True,
+        measured=0.0,
+        threshold=0.05,
+        sentence="As it must & does.",
+        source="Athalye et al. 2018, section 3.1",
+    ),
+    CheckRecord(
+        name="gradients",
+        question="Are gradients alive?",
+        passed=None,
+        serious=True,
+        sentence="Could not be asked.",
+        source="Carlini et al. 2019",
+    ),
+    CheckRecord(
+        name="black-box",
+        question="Does a black-box attack find more?",
+        passed=False,
+        serious=False,
+        measured=3.0,
+        threshold=0.0,
+        unit="count",
+        sentence="Square found <three> more.",
+        source="Carlini et al. 2019, section 4.6",
+    ),
+    CheckRecord(
+        name="saturation",
+        question="Do logits fit float32?",
+        passed=False,
+        serious=True,
+        measured=123.456,
+        threshold=88.0,
+        unit="value",
+        sentence="They do not.",
+        source="Carlini & Wagner 2017",
+    ),
+)
+
+
+def judged(folder: Path, **settings: Any) -> Record:
+    """Write an evaluation with a verdict, checks, smallest perturbations and slices, and return its record."""
+    count, eps = settings.get("count", 80), settings.get("eps", 8 / 255)
+    record = sample(folder, **({"leaves": JUDGED} | settings))
+    tensors = load_tensors(folder / OUTCOMES_FILE)[0]
+    rng = generator(settings.get("seed", 0), "judged")
+    right, worst = tensors["label"] == tensors["natural_prediction"], tensors["robust/worst-case"].bool()
+    # Fooled images within the ball, some of them on its very edge; robust ones beyond, some never.
+    inside = eps * torch.rand(count, generator=rng).clamp(0.05, 0.8) / 0.8
+    beyond = torch.where(torch.rand(count, generator=rng) < 0.3, torch.inf, eps * 1.5)
+    axis = torch.linspace(-2 * eps, 2 * eps, 9)
+    along, across = torch.meshgrid(axis, axis, indexing="xy")
+    index = torch.tensor([int(right.nonzero()[0]), int(right.nonzero()[1])])
+    tensors |= {
+        "smallest": torch.where(right, torch.where(worst, beyond, inside), 0.0).float(),
+        "slice/index": index.int(),
+        "slice/eps": axis,
+        "slice/margin": torch.stack([along - 0.3 * across - 0.6 * eps, across.abs() - 9 * eps]),
+    }
+    left, attacks = right.clone(), []
+    for attack in record.attacks:
+        # Those on the standard list are run on what all before left, as an ensemble does.
+        attacked, added = int((left if attack.group == "standard" else right).sum()), None
+        if attack.group != "paper-as-published":
+            after = left & tensors[f"robust/{attack.name}"].bool()
+            left, added = after, int((left & ~after).sum())
+        attacks.append(attack.model_copy(update={"attacked": attacked, "added": added}))
+    verdict = VerdictRecord(
+        word="overstated",
+        quote=record.worst_case_accuracy,
+        found_by="Square <b>",
+        claim=record.attack("pgd-20-training-loss").robust_accuracy,
+        claim_by="PGD-20, training loss",
+        summary="The paper's protocol says <more> than holds.",
+        reasons=("Square <b> found more.", "Logits saturate & hide."),
+        next_steps=("Run `--attacks adaptive`.",),
+    )
+    judgement = {"verdict": verdict, "checks": CHECKS, "attacks": tuple(attacks)}
+    record = record.model_copy(update=judgement | (settings.get("judgement") or {}))
+    save_evaluation(folder, record, tensors)
+    return record
 
 
 def outcomes(count: int, classes: int, leaves: Mapping[Any, float], seed: int, extras: bool) -> dict[str, Tensor]:
@@ -74,6 +173,7 @@ def sample(
     leaves: Mapping[Any, float] = LEAVES,
     seed: int = 0,
     extras: bool = True,
+    judgement: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Record:
     """Write an evaluation to a folder, and return its record."""
@@ -109,7 +209,9 @@ def sample(
                 group=group,
                 norm=norm,
                 eps=eps,
-                settings={"steps": 1 if "fgsm" in name else int(name.split("-")[1]), "step_size": eps / 4},
+                settings={"steps": int(name.split("-")[1]), "step_size": eps / 4}
+                if "pgd-" in name[:4]
+                else {"steps": 1},
                 robust_accuracy=share(f"robust/{name}"),
                 seconds=1.5,
                 forward_passes=1000,

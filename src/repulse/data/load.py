@@ -31,6 +31,7 @@ def load_data(
     class_names: Sequence[str] | None = None,
     name: str | None = None,
     in_memory: bool | None = None,
+    divide: bool = True,
     seed: int = 0,
 ) -> DataSplits:
     """The training, validation and test images of a data set.
@@ -49,6 +50,8 @@ def load_data(
         class_names: names of the classes in the order of the labels; from the data by default.
         name: what tables call the set; the source's own name by default.
         in_memory: hold decoded images in memory or decode them as they are needed; by default, by size.
+        divide: divide a set with one split only; if not, all of it is there to train on and to measure on alike, which
+            suits a model that was trained on something else.
         seed: of the validation split.
 
     Raises:
@@ -89,7 +92,10 @@ def load_data(
             name=known,
             in_memory=in_memory,
         )
-        train, test = (whole, held_out) if held_out is not None else _divide(whole, TEST_SHARE, 0, "test")
+        if held_out is not None or not divide:
+            train, test = whole, held_out or whole
+        else:
+            train, test = _divide(whole, TEST_SHARE, 0, "test")
         if test.image_shape != train.image_shape:
             raise RepulseError(
                 f"{known}: training images are {_shape(train)}, test images {_shape(test)}; "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,12 @@ from torch import Tensor, nn
 
 from repulse.attacks import Attack, Threat
 from repulse.attacks.attack import attackable, checked_logits
-from repulse.errors import RepulseError
+from repulse.attacks.fmn import FMN
+from repulse.attacks.folding import folded
+from repulse.attacks.noise import Noise
+from repulse.evaluation.journal import Journal, Part
+from repulse.files import sha256_of
+from repulse.seeding import derive_seed
 
 Progress = Callable[[str, int, int], None]
 """`(stage, done, of)`: told after each batch."""
@@ -25,14 +31,17 @@ class Outcome:
     robust: Bool[Tensor, "N"]
     prediction: Int64[Tensor, "N"]
     adversarial: Float[Tensor, "N *shape"]
+    """The images that fooled the model; where none did, the clean ones."""
     forward_passes: int
     backward_passes: int
     seconds: float
     largest: float
     """The largest distance of an adversarial image from its clean one."""
+    attacked: int
+    """How many images it was run on."""
 
     def after(self, earlier: Outcome) -> Outcome:
-        """The same outcome as if it had not left out what an `earlier` attack with the same start had fooled.
+        """The same outcome as if it had not left out what an `earlier` attack had fooled.
 
         The cost stays that of this attack alone.
         """
@@ -47,19 +56,25 @@ class Outcome:
             self.backward_passes,
             self.seconds,
             max(self.largest, earlier.largest),
+            self.attacked,
         )
 
 
 class Bench:
     """Runs attacks on all images that the model gets right.
 
+    Attacks see a copy of the model with batch norm folded, which is faster; what they find counts only if it fools the
+    model itself, and where it does not, the model itself is attacked.
+
     Args:
         model: maps images to logits.
         images: clean images, in the threat's range.
         labels: true classes.
-        batch_size: images attacked at once.
+        batch_size: images attacked at once; None: 100 on a CPU, where larger ones leave the cache, 500 on a GPU.
         seed: of random starts.
         progress: told after each batch.
+        journal: keeps what is done; None: in memory.
+        random: whether the model throws dice; they are then seeded anew for every batch.
     """
 
     def __init__(
@@ -68,15 +83,25 @@ class Bench:
         images: Float[Tensor, "N *shape"],
         labels: Int64[Tensor, "N"],
         *,
-        batch_size: int,
+        batch_size: int | None = None,
         seed: int,
         progress: Progress | None = None,
+        journal: Journal | None = None,
+        random: bool = False,
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
-        self.batch_size, self.seed, self.progress = batch_size, seed, progress or _silent
-        first = next(iter([*model.parameters(), *model.buffers()]), images)
-        self.device = first.device
+        self.seed, self.progress, self.random = seed, progress or _silent, random
+        self.device = device_of(model, images)
+        self.batch_size = batch_size or (100 if self.device.type == "cpu" else 500)
+        self.journal = journal or Journal(None, "")
+        self.ids = image_ids(images)
         self.natural, self.classes = self._predict()
+        self.smallest = torch.where(self.right, torch.inf, 0.0)
+        """The smallest perturbation found so far that fools the model, in the norm of the attacks; (N,) float32."""
+        self.attacked_model = model
+        if not random:
+            with attackable(model):
+                self.attacked_model = folded(model, images[: self.batch_size].to(self.device))
 
     @property
     def right(self) -> Bool[Tensor, "N"]:
@@ -85,59 +110,160 @@ class Bench:
 
     def _predict(self) -> tuple[Tensor, int]:
         found, classes = [], 0
-        with attackable(self.model), torch.inference_mode():
+        with attackable(self.model), torch.inference_mode(), self._dice("natural", 0):
             for start in range(0, len(self.images), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 logits = checked_logits(self.model(self.images[rows].to(self.device)), self.labels[rows])
                 found.append(logits.argmax(1).cpu())
                 classes = logits.shape[1]
-        return torch.cat(found), classes
+        # Left inference mode by a copy, so that it may be indexed and written like any tensor.
+        return torch.cat(found).clone(), classes
 
-    def check_deterministic(self) -> None:
-        """Refuse a model that answers the same question in two ways.
-
-        Raises:
-            RepulseError: if two calls on the first batch give different logits.
-        """
-        some = self.images[: self.batch_size].to(self.device)
-        with attackable(self.model), torch.inference_mode():
-            if not torch.equal(self.model(some), self.model(some)):
-                raise RepulseError(
-                    "the model gives the same images different logits when asked twice; attacks in expectation over a "
-                    "random model are not built yet: make it deterministic"
-                )
-
-    def attack(self, attack: Attack, threat: Threat, stage: str, *, after: Outcome | None = None) -> Outcome:
+    def attack(
+        self,
+        attack: Attack,
+        threat: Threat,
+        stage: str,
+        *,
+        after: Outcome | None = None,
+        among: Bool[Tensor, "N"] | None = None,
+    ) -> Outcome:
         """Attack all images that the model gets right.
 
         Args:
             attack: the attack.
             threat: the ball.
-            stage: what progress calls it.
-            after: an attack with the same start and fewer steps; what it fooled counts, and is not attacked again.
+            stage: what progress and the journal call it; another attack needs another name.
+            after: an earlier outcome; what it fooled counts, and is not attacked again.
+            among: which images to attack at all; None: all.
         """
-        started = time.perf_counter()
         prediction, adversarial, robust = self.natural.clone(), self.images.clone(), self.right.clone()
-        todo = (robust if after is None else robust & after.robust).nonzero().flatten()
+        todo = robust if after is None else robust & after.robust
+        todo = (todo if among is None else todo & among).nonzero().flatten()
+        parts = torch.split(todo, self.batch_size) if len(todo) else ()
+
+        def work(index: int) -> Part:
+            return self._attack_batch(attack, threat, stage, index, parts[index])
+
+        def told(index: int) -> None:
+            self.progress(stage, min((index + 1) * self.batch_size, len(todo)), len(todo))
+
         forward = backward = 0
-        largest = 0.0
-        for start in range(0, len(todo), self.batch_size):
-            rows = todo[start : start + self.batch_size]
-            clean = self.images[rows].to(self.device)
-            result = attack(self.model, clean, self.labels[rows].to(self.device), threat, seed=self.seed, ids=rows)
-            distance = threat.distance(result.adversarial, clean).max().item()
-            if distance > threat.eps + threat.tolerance:
-                raise AssertionError(f"{stage}: an adversarial image lies {distance} away, more than eps={threat.eps}")
-            largest = max(largest, distance)
-            robust[rows] = ~result.fooled.cpu()
-            prediction[rows] = result.prediction.cpu()
-            adversarial[rows] = result.adversarial.cpu()
-            forward += result.forward_passes
-            backward += result.backward_passes
-            self.progress(stage, min(start + len(rows), len(todo)), len(todo))
-        seconds = time.perf_counter() - started
-        outcome = Outcome(robust, prediction, adversarial, forward, backward, seconds, largest)
+        seconds = largest = 0.0
+        for rows, part in zip(parts, self.journal.each(stage, len(parts), work, told), strict=True):
+            won = rows[part["fooled"]]
+            robust[won] = False
+            prediction[won], adversarial[won] = part["prediction"], part["adversarial"]
+            self.smallest[won] = torch.minimum(self.smallest[won], part["distance"])
+            forward += int(part["passes"][0])
+            backward += int(part["passes"][1])
+            seconds += float(part["seconds"])
+            largest = max(largest, float(part["distance"].amax()) if len(won) else 0.0)
+        outcome = Outcome(robust, prediction, adversarial, forward, backward, seconds, largest, len(todo))
         return outcome if after is None else outcome.after(after)
+
+    def minimum(self, attack: FMN, threat: Threat, stage: str) -> Outcome:
+        """The smallest perturbation of all images that the model gets right; those within eps count as fooled.
+
+        Args:
+            attack: a minimum-norm attack.
+            threat: the ball.
+            stage: what progress and the journal call it.
+        """
+        prediction, adversarial, robust = self.natural.clone(), self.images.clone(), self.right.clone()
+        todo = robust.nonzero().flatten()
+        parts = torch.split(todo, self.batch_size) if len(todo) else ()
+
+        def work(index: int) -> Part:
+            return self._minimum_batch(attack, threat, stage, index, parts[index])
+
+        def told(index: int) -> None:
+            self.progress(stage, min((index + 1) * self.batch_size, len(todo)), len(todo))
+
+        forward = backward = 0
+        seconds = largest = 0.0
+        for rows, part in zip(parts, self.journal.each(stage, len(parts), work, told), strict=True):
+            self.smallest[rows] = torch.minimum(self.smallest[rows], part["distance"])
+            inside = part["distance"] <= threat.eps
+            won = rows[inside]
+            robust[won] = False
+            prediction[won], adversarial[won] = part["prediction"][inside], part["adversarial"][inside]
+            largest = max(largest, float(part["distance"][inside].amax()) if len(won) else 0.0)
+            forward += int(part["passes"][0])
+            backward += int(part["passes"][1])
+            seconds += float(part["seconds"])
+        return Outcome(robust, prediction, adversarial, forward, backward, seconds, largest, len(todo))
+
+    def _minimum_batch(self, attack: FMN, threat: Threat, stage: str, index: int, rows: Tensor) -> Part:
+        started = time.perf_counter()
+        clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
+        with self._dice(stage, index):
+            found = attack.smallest(self.attacked_model, clean, labels, threat, Noise(self.seed, self.ids[rows]))
+            with attackable(self.model), torch.inference_mode():
+                prediction = self.model(found.images).argmax(1).clone()
+        # What fools the folded copy but not the model was a matter of rounding, and proves nothing.
+        distance = torch.where(prediction != labels, found.distance, torch.inf)
+        return {
+            "prediction": prediction.cpu(),
+            "adversarial": found.images.cpu(),
+            "distance": distance.cpu(),
+            "passes": torch.tensor([found.forward_passes + len(rows), found.backward_passes]),
+            "seconds": torch.tensor(time.perf_counter() - started, dtype=torch.float64),
+        }
+
+    def _attack_batch(self, attack: Attack, threat: Threat, stage: str, index: int, rows: Tensor) -> Part:
+        """What an attack found on some images, confirmed on the model itself."""
+        started = time.perf_counter()
+        clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
+        with self._dice(stage, index):
+            result = attack(self.attacked_model, clean, labels, threat, seed=self.seed, ids=self.ids[rows])
+            adversarial, prediction, fooled = result.adversarial, result.prediction, result.fooled
+            forward, backward = result.forward_passes, result.backward_passes
+            if self.attacked_model is not self.model and bool(fooled.any()):
+                with attackable(self.model), torch.inference_mode():
+                    prediction = self.model(adversarial).argmax(1).clone()
+                forward += len(rows)
+                again = (fooled & (prediction == labels)).nonzero().flatten()
+                fooled = prediction != labels
+                if len(again):
+                    ids = self.ids[rows[again.cpu()]]
+                    result = attack(self.model, clean[again], labels[again], threat, seed=self.seed, ids=ids)
+                    adversarial[again], prediction[again] = result.adversarial, result.prediction
+                    fooled[again] = result.fooled
+                    forward, backward = forward + result.forward_passes, backward + result.backward_passes
+        distance = threat.distance(adversarial, clean)
+        if len(distance) and float(distance.max()) > threat.eps + threat.tolerance:
+            raise AssertionError(
+                f"{stage}: an adversarial image lies {distance.max()} away, more than eps={threat.eps}"
+            )
+        return {
+            "fooled": fooled.cpu(),
+            "prediction": prediction[fooled].cpu(),
+            "adversarial": adversarial[fooled].cpu(),
+            "distance": distance[fooled].float().cpu(),
+            "passes": torch.tensor([forward, backward]),
+            "seconds": torch.tensor(time.perf_counter() - started, dtype=torch.float64),
+        }
+
+    @contextmanager
+    def _dice(self, stage: str, index: int) -> Iterator[None]:
+        """For random models, within this context their dice depend on the seed and the batch only."""
+        if not self.random:
+            yield
+            return
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.seed, "dice", stage, index))
+            yield
+
+
+def device_of(model: nn.Module, images: Tensor) -> torch.device:
+    """Where the model is: the device of its first parameter or buffer, or of the images if it has none."""
+    return next(iter([*model.parameters(), *model.buffers()]), images).device
+
+
+def image_ids(images: Float[Tensor, "N *shape"]) -> Int64[Tensor, "N"]:
+    """A number for each image from its pixels alone, so that random starts don't depend on order or on neighbours."""
+    return torch.tensor([int(sha256_of(image)[:15], 16) for image in images], dtype=torch.int64)
 
 
 def _silent(stage: str, done: int, of: int) -> None:

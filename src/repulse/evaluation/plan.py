@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from repulse.attacks import OBJECTIVES, PGD, EmbeddingLoss, Objective, Threat, fgsm, through_embedding
+from torch import Tensor, nn
+
+from repulse.attacks import OBJECTIVES, PGD, Attack, EmbeddingLoss, Objective, Threat, fgsm, through_embedding
+from repulse.attacks.ensemble import Ensemble, adaptive, ensemble
+from repulse.attacks.fmn import FMN
+from repulse.evaluation.bench import Bench
 from repulse.evaluation.record import Group
+from repulse.evaluation.surrogate import train_surrogate
 from repulse.settings import EvaluationSettings
 
 # Objectives that look at the logits, and so don't depend on how the model was trained.
 LOGIT_OBJECTIVES = ("cross-entropy", "margin")
 
 TRAINING_LOSS = "training loss"
+
+# The victim is asked several times for each, which must stay cheap beside the attacks.
+SURROGATE_IMAGES = 1000
 
 
 @dataclass(frozen=True)
@@ -21,9 +30,11 @@ class Planned:
     name: str
     label: str
     group: Group
-    attack: PGD
+    attack: Attack
     continues: str | None = None
     """An attack with the same start and fewer steps: what fooled it is not attacked again, but counts."""
+    survivors: bool = False
+    """Whether it is run only on what every attack before it left."""
 
 
 def training_objective(loss: EmbeddingLoss | None) -> Objective:
@@ -37,6 +48,10 @@ def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | Non
     - `paper`: PGD on the training loss from the clean image (Serban et al. 2021, section 4.1).
     - `paper-as-published`, if wanted: the same with the published script's treatment of the images (see `published`).
     - `logits`: FGSM, and PGD on cross-entropy and margin from random starts.
+    - `standard`, if wanted: the attacks of AutoAttack, each on what all before it left; and before them the minimum
+      norm of all images, which is a curve over all eps.
+
+    What `adaptive` adds needs the model: see `adaptive_plan`.
     """
     training = training_objective(loss)
     planned = [
@@ -65,4 +80,30 @@ def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | Non
             pgd(steps, objective, "logits", OBJECTIVES[objective], random_start=True)
         if published:
             pgd(steps, TRAINING_LOSS, "paper-as-published", training, random_start=False, suffix=", as published")
+    if settings.attacks != "paper":
+        planned.append(Planned("fmn", "FMN, minimum norm", "adaptive", FMN()))
+        planned += _members("standard", ensemble("standard"))
     return planned
+
+
+def adaptive_plan(bench: Bench, threat: Threat, loss: EmbeddingLoss | None) -> list[Planned]:
+    """What the adaptive ensemble adds to the standard one for this model, a surrogate to transfer from included."""
+    some = bench.images[:SURROGATE_IMAGES].to(bench.device)
+    everything = adaptive(
+        readout=_readout(bench.model),
+        surrogate=train_surrogate(bench.model, some, threat, seed=bench.seed),
+        training=None if loss is None else through_embedding(loss),
+    )
+    known = {member.name for member in ensemble("standard").members}
+    return _members("adaptive", Ensemble(tuple(m for m in everything.members if m.name not in known)))
+
+
+def _members(group: Group, members: Ensemble) -> list[Planned]:
+    return [Planned(member.name, member.label, group, member.attack, survivors=True) for member in members.members]
+
+
+def _readout(model: nn.Module) -> str | None:
+    """The readout of a model with prototypes, as far as there are attacks on its metric."""
+    readout = getattr(model, "readout", None)
+    has_prototypes = isinstance(getattr(model, "prototypes", None), Tensor) and callable(getattr(model, "embed", None))
+    return readout if has_prototypes and readout in ("linear", "dot", "cosine", "l2", "linf") else None

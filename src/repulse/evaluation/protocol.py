@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,18 +11,27 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from repulse.attacks import EmbeddingLoss, Threat
+from repulse.attacks import PGD, EmbeddingLoss, Threat
 from repulse.attacks.attack import check_inputs
+from repulse.attacks.fmn import FMN
 from repulse.environment import environment
 from repulse.errors import RepulseError
-from repulse.evaluation.bench import Bench, Outcome, Progress
+from repulse.evaluation.bench import Bench, Outcome, Progress, device_of
 from repulse.evaluation.curve import curve_attack, robustness_curve
+from repulse.evaluation.expectation import in_expectation, is_random
+from repulse.evaluation.gradient_free import GradientFree, has_gradient
+from repulse.evaluation.journal import Journal
 from repulse.evaluation.keepsakes import gallery, output_space
-from repulse.evaluation.plan import Planned, plan
+from repulse.evaluation.masking import examine
+from repulse.evaluation.misuse import check_use
+from repulse.evaluation.plan import Planned, adaptive_plan, plan
 from repulse.evaluation.published import AsPublished
-from repulse.evaluation.record import AttackRecord, DataRecord, ModelRecord, Record, save_evaluation
+from repulse.evaluation.record import AttackRecord, DataRecord, Group, ModelRecord, Record, save_evaluation
+from repulse.evaluation.slices import loss_slices
+from repulse.evaluation.verdict import judge
 from repulse.files import sha256_of
 from repulse.settings import EvaluationSettings
+from repulse.version import __version__
 
 
 @dataclass(frozen=True)
@@ -55,35 +64,41 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    images: Float[Tensor, "N C H W"],
+    images: Float[Tensor, "N *shape"],
     labels: Int64[Tensor, "N"],
     settings: EvaluationSettings | None = None,
     *,
     training_loss: EmbeddingLoss | None = None,
     about: About | None = None,
     progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> Evaluation:
-    """Measure how robust a model is, under the paper's protocol and under attacks on its logits, side by side.
+    """Measure how robust a model is, under the paper's protocol and under attacks that don't give up, side by side.
 
     The worst case counts an image as robust only if no attack fooled it. The attacks as the paper's script runs them
     change other images by other amounts; they are reported on their own and never counted in the worst case.
 
+    First the way the model is used is checked: scaling, labels, classes, probabilities instead of logits. A model
+    that throws dice is measured in expectation over `settings.expectation` draws, and the record says so.
+
     Args:
         model: any module from images in [0, 1] to logits (N, n); it is measured in evaluation mode, on its own device.
-        images: clean images, pixels in [0, 1].
+        images: clean images, of any shape, pixels in [0, 1].
         labels: true classes.
-        settings: attacks and their strength; the defaults are the paper's.
+        settings: attacks and their strength.
         training_loss: what the model was trained to minimise, on embeddings, for models with `embed` and `classify`;
             None: cross-entropy on the logits.
         about: names for the record.
         progress: told after each batch.
+        folder: where to write the evaluation. What is done is kept there batch by batch, so that an evaluation that was
+            killed goes on when it is called again, and processes under `torchrun` share the work. None: nothing is
+            written, and `save` may be called on what is returned.
 
     Returns:
-        The record and the outcomes of all images; `save` writes them to a folder.
+        The record and the outcomes of all images.
 
     Raises:
-        RepulseError: if images, labels or logits are impossible, the names are not as many as the model's classes, or
-            the model answers the same question in two ways.
+        RepulseError: if images, labels or logits are impossible, or the model has fewer classes than the data.
     """
     settings, about = settings or EvaluationSettings(), about or About()
     started = time.perf_counter()
@@ -94,84 +109,178 @@ def evaluate(
     images, labels = images.detach().cpu(), labels.cpu()
     # All of them at once: an attack sees only images that are classified right, and would miss the others.
     check_inputs(images, labels, threat)
-    bench = Bench(model, images, labels, batch_size=settings.batch_size, seed=settings.seed, progress=progress)
-    names = about.class_names or tuple(str(label) for label in range(bench.classes))
-    if len(names) != bench.classes:
-        raise RepulseError(f"{len(names)} class names, but the model gives {bench.classes} classes")
-    bench.check_deterministic()
-    script = _script_bench(bench) if settings.norm == "linf" else None
+    described = _model_record(model, about)
+    data = DataRecord(
+        name=about.data,
+        split=about.split,
+        count=len(images),
+        image_shape=tuple(images.shape[1:]),
+        class_names=about.class_names,
+        sha256=sha256_of(images, labels),
+    )
+    device = device_of(model, images)
+    used = check_use(model, images, labels, device=device, classes=len(about.class_names) or None)
+    some = images[:100].to(device)
+    random = is_random(model, some)
+    measured = in_expectation(model, settings.expectation) if random else model
+    if not has_gradient(measured, some[:1]):
+        measured = GradientFree(measured)
+    journal = Journal(None if folder is None else folder / "progress", _fingerprint(described, data, settings))
+    bench = Bench(
+        measured,
+        images,
+        labels,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        progress=progress,
+        journal=journal,
+        random=random,
+    )
+    # A model may have more outputs than the data has classes; fewer were refused above.
+    names = (*about.class_names, *(str(label) for label in range(len(about.class_names), bench.classes)))
 
-    outcomes: dict[str, Outcome] = {}
-    records = []
-    for planned in plan(settings, threat, training_loss, published=script is not None):
-        runs_on = script if script is not None and planned.group == "paper-as-published" else bench
-        after = outcomes.get(planned.continues or "")
-        outcomes[planned.name] = runs_on.attack(planned.attack, threat, planned.label, after=after)
-        records.append(_attack_record(planned, threat, outcomes[planned.name], runs_on))
-
-    counted = [outcomes[record.name] for record in records if record.group != "paper-as-published"]
-    worst = torch.stack([outcome.robust for outcome in counted]).all(0)
-    attacked, adversarial = bench.natural.clone(), images.clone()
-    for outcome in reversed(counted):
-        # The first attack that fooled an image stands for it.
-        won = bench.right & ~outcome.robust
-        attacked[won], adversarial[won] = outcome.prediction[won], outcome.adversarial[won]
-
+    findings = _attack(bench, settings, threat, training_loss)
     curve = robustness_curve(bench, settings, training_loss)
+    worst = findings.worst
+    checks = (*used, *examine(bench, threat, findings.counted, findings.groups))
+    verdict = judge(
+        natural=_share(bench.right),
+        robust={attack.name: (attack.label, attack.group, attack.robust_accuracy) for attack in findings.records},
+        worst=_share(worst.robust),
+        count=len(images),
+        checks=checks,
+        claim=settings.claimed,
+        own_loss=training_loss is not None,
+    )
     record = Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=_model_record(model, about),
-        data=DataRecord(
-            name=about.data,
-            split=about.split,
-            count=len(images),
-            image_shape=tuple(images.shape[1:]),
-            class_names=names,
-            sha256=sha256_of(images, labels),
-        ),
+        model=described,
+        data=data.model_copy(update={"class_names": names}),
         norm=settings.norm,
         eps=settings.eps,
         seed=settings.seed,
         natural_accuracy=_share(bench.right),
-        attacks=tuple(records),
-        worst_case_accuracy=_share(worst),
+        attacks=tuple(findings.records),
+        worst_case_accuracy=_share(worst.robust),
+        verdict=verdict,
+        checks=checks,
+        expectation=settings.expectation if random else 1,
         curve_attack=curve_attack(settings),
         curve=curve,
         confusion_natural=_confusion(labels, bench.natural, len(names)),
-        confusion_attacked=_confusion(labels, attacked, len(names)),
+        confusion_attacked=_confusion(labels, worst.prediction, len(names)),
         seconds=time.perf_counter() - started,
         environment={**environment(), "command": about.command},
     )
     tensors = {
         "label": labels.int(),
         "natural_prediction": bench.natural.int(),
-        "robust/worst-case": worst.to(torch.uint8),
+        "smallest": bench.smallest,
+        "robust/worst-case": worst.robust.to(torch.uint8),
     }
-    for name, outcome in outcomes.items():
+    for name, outcome in findings.outcomes.items():
         tensors[f"robust/{name}"] = outcome.robust.to(torch.uint8)
         tensors[f"prediction/{name}"] = outcome.prediction.int()
-    tensors |= gallery(bench, adversarial, attacked, bench.right & ~worst, settings.gallery)
+    tensors |= gallery(bench, worst.adversarial, worst.prediction, bench.right & ~worst.robust, settings.gallery)
+    tensors |= _slices(bench, worst, threat, settings)
     tensors |= output_space(bench)
-    return Evaluation(record, tensors)
+    evaluation = Evaluation(record, tensors)
+    if folder is not None and journal.rank == 0:
+        evaluation.save(folder)
+    journal.close()
+    return evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class _Findings:
+    """What the planned attacks found, and the worst case over those that count."""
+
+    records: list[AttackRecord]
+    outcomes: dict[str, Outcome]
+    worst: Outcome
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        """The group of each attack."""
+        return {record.name: record.group for record in self.records}
+
+    @property
+    def counted(self) -> dict[str, Outcome]:
+        """The outcomes that count in the worst case."""
+        return {name: self.outcomes[name] for name, group in self.groups.items() if group != "paper-as-published"}
+
+
+def _attack(
+    bench: Bench, settings: EvaluationSettings, threat: Threat, training_loss: EmbeddingLoss | None
+) -> _Findings:
+    """Run the plan. In the worst case, the first attack that fooled an image stands for it."""
+    script = _script_bench(bench) if settings.norm == "linf" else None
+    outcomes: dict[str, Outcome] = {}
+    records: list[AttackRecord] = []
+    worst: Outcome | None = None
+    todo = plan(settings, threat, training_loss, published=script is not None)
+    if settings.attacks == "adaptive":
+        todo += adaptive_plan(bench, threat, training_loss)
+    for planned in todo:
+        if script is not None and planned.group == "paper-as-published":
+            outcome = script.attack(planned.attack, threat, planned.label, after=outcomes.get(planned.continues or ""))
+            records.append(_attack_record(planned, threat, outcome, script, added=None))
+        else:
+            after = worst if planned.survivors else outcomes.get(planned.continues or "")
+            if isinstance(planned.attack, FMN):
+                outcome = bench.minimum(planned.attack, threat, planned.label)
+            else:
+                outcome = bench.attack(planned.attack, threat, planned.label, after=after)
+            before = bench.right if worst is None else worst.robust
+            added = int((before & ~outcome.robust).sum())
+            records.append(_attack_record(planned, threat, outcome, bench, added))
+            worst = outcome if worst is None else outcome.after(worst)
+        outcomes[planned.name] = outcome
+    assert worst is not None, "a plan always has attacks on the logits"
+    return _Findings(records, outcomes, worst)
+
+
+def _slices(bench: Bench, worst: Outcome, threat: Threat, settings: EvaluationSettings) -> dict[str, Tensor]:
+    """The loss surface around a few images of each kind: fooled, and withstanding everything."""
+    if settings.gallery == 0 or threat.eps == 0:
+        return {}
+    kinds = (bench.right & ~worst.robust, worst.robust)
+    rows = torch.cat([kind.nonzero().flatten()[: settings.gallery // 4] for kind in kinds])
+    return loss_slices(bench, worst.adversarial, rows, threat) if len(rows) else {}
 
 
 def _script_bench(bench: Bench) -> Bench | None:
     """A bench for the model as the paper's script attacks it, on images as that sees them; None if it cannot."""
-    if not AsPublished.fits(bench.model):
+    if bench.random or not AsPublished.fits(bench.model):
         return None
     model = AsPublished(bench.model)
     images = torch.cat([model.normalise(part.to(bench.device)).cpu() for part in torch.split(bench.images, 1000)])
-    return Bench(model, images, bench.labels, batch_size=bench.batch_size, seed=bench.seed, progress=bench.progress)
+    return Bench(
+        model,
+        images,
+        bench.labels,
+        batch_size=bench.batch_size,
+        seed=bench.seed,
+        progress=bench.progress,
+        journal=bench.journal,
+    )
 
 
-def _attack_record(planned: Planned, threat: Threat, outcome: Outcome, bench: Bench) -> AttackRecord:
-    attack = planned.attack
-    settings: dict[str, bool | int | float | str] = {
-        "steps": attack.steps,
-        "step_size": threat.eps / 4 if attack.step_size is None else attack.step_size,
-        "restarts": attack.restarts,
-        "random_start": attack.random_start,
+def _fingerprint(model: ModelRecord, data: DataRecord, settings: EvaluationSettings) -> str:
+    """Of everything that decides the outcomes: an evaluation goes on only where it is the same one."""
+    return sha256_of(
+        model.weights_sha256.encode(), data.sha256.encode(), settings.model_dump_json().encode(), __version__.encode()
+    )
+
+
+def _attack_record(planned: Planned, threat: Threat, outcome: Outcome, bench: Bench, added: int | None) -> AttackRecord:
+    settings = {
+        field.name: value
+        for field in fields(planned.attack)  # type: ignore[arg-type]
+        if isinstance(value := getattr(planned.attack, field.name), (bool, int, float, str))
     }
+    if isinstance(planned.attack, PGD):
+        settings.setdefault("step_size", threat.eps / 4)
     if planned.group == "paper-as-published":
         settings["natural_accuracy"] = _share(bench.right)
     if planned.continues is not None:
@@ -188,6 +297,8 @@ def _attack_record(planned: Planned, threat: Threat, outcome: Outcome, bench: Be
         forward_passes=outcome.forward_passes,
         backward_passes=outcome.backward_passes,
         largest_perturbation=outcome.largest,
+        attacked=outcome.attacked,
+        added=added,
     )
 
 

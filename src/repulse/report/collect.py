@@ -132,6 +132,31 @@ def _check_agreement(folder: Path, record: Record, outcomes: dict[str, Tensor]) 
                 f" its outcomes {counted:.4f} of {len(outcomes[name])}; evaluate the model again"
             )
 
+    _check_verdict(folder, record)
+    _check_shapes(folder, record, outcomes)
+
+
+def _check_verdict(folder: Path, record: Record) -> None:
+    verdict = record.verdict
+    if verdict is not None and verdict.quote > record.worst_case_accuracy + _ROUNDING:
+        raise RepulseError(
+            f"{folder} contradicts itself: its verdict says to quote {verdict.quote:.4f}, but only"
+            f" {record.worst_case_accuracy:.4f} of its images are robust; evaluate the model again"
+        )
+
+
+def _check_shapes(folder: Path, record: Record, outcomes: dict[str, Tensor]) -> None:
+    wanted: dict[str, tuple[int, ...]] = {"smallest": (record.data.count,)}
+    if "slice/margin" in outcomes and {"slice/index", "slice/eps"} <= set(outcomes):
+        points = len(outcomes["slice/eps"])
+        wanted["slice/margin"] = (len(outcomes["slice/index"]), points, points)
+    for name, shape in wanted.items():
+        if name in outcomes and tuple(outcomes[name].shape) != shape:
+            raise RepulseError(
+                f"the outcomes in {folder} hold {name!r} of shape {tuple(outcomes[name].shape)}, not {shape}: evaluate"
+                " the model again"
+            )
+
 
 def _text(path: Path) -> str | None:
     try:

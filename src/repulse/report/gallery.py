@@ -36,12 +36,12 @@ class Gallery:
 
 
 def gallery(measured: Measured) -> Gallery | None:
-    """The images that a record keeps; None if it keeps none.
+    """The images that a record keeps; None if it keeps none, or what it keeps are no images (C, H, W).
 
     Perturbations are drawn around middle grey, magnified so that the largest of all is black or white.
     """
     kept = measured.outcomes
-    if "gallery/index" not in kept or len(kept["gallery/index"]) == 0:
+    if "gallery/index" not in kept or len(kept["gallery/index"]) == 0 or kept["gallery/clean"].ndim != 4:
         return None
     clean, adversarial = kept["gallery/clean"], kept["gallery/adversarial"]
     delta = adversarial - clean

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from repulse.report.checks import outcome
 from repulse.report.group import Entry, Group
-from repulse.report.words import OVERSTATED, finding, overstatement, wilson
+from repulse.report.smallest import survival
+from repulse.report.words import finding, is_overstated, overstatement, wilson
 
 
 def report_as_json(groups: Sequence[Group], title: str) -> str:
@@ -26,19 +28,23 @@ def _entry(entry: Entry) -> dict[str, Any]:
     record, measured = entry.record, entry.measured
     count = record.data.count
     separation = measured.separation
-    gap = overstatement(record)
+    verdict, whole = record.verdict, survival(measured)
     intervals = {attack.name: wilson(attack.robust_accuracy, count) for attack in record.attacks}
     return {
         "model": entry.label,
         "place": measured.place,
         "finding": finding(record),
-        "overstatement": gap,
-        "overstated": gap is not None and gap > OVERSTATED,
+        "verdict": None if verdict is None else verdict.word,
+        "number_to_quote": record.worst_case_accuracy if verdict is None else verdict.quote,
+        "checks": {check.name: outcome(check) for check in record.checks},
+        "overstatement": overstatement(record),
+        "overstated": is_overstated(record),
         "intervals": {
             "natural": wilson(record.natural_accuracy, count),
             **intervals,
             "worst-case": wilson(record.worst_case_accuracy, count),
         },
+        "smallest_perturbation_curve": None if whole is None else {"eps": whole.eps, "accuracy": whole.accuracy},
         "separation": None if separation is None else [asdict(each) for each in separation.measures()],
         "training": measured.metrics,
         "training_environment": measured.environment,

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from repulse.report import tables
+from repulse.report.checks import checks, matrix, tally
+from repulse.report.cost import cost, ladder
 from repulse.report.curves import curve_of_many, curve_of_one
 from repulse.report.embedding import embedding_pictures
 from repulse.report.gallery import Gallery, gallery
 from repulse.report.group import Entry, Group
 from repulse.report.matrices import confusion, gram
+from repulse.report.slices import slice_pictures
 from repulse.report.svg import Picture
 from repulse.report.tables import Table
 from repulse.report.training_curves import training_pictures
+from repulse.report.verdict import Card, card
 from repulse.report.words import (
     finding,
     interval,
@@ -52,16 +56,24 @@ class Section:
     """One evaluation on the page.
 
     Args:
+        verdict: None if the record has none, or the page shows it in full at its top.
+        checks_folded: whether a table of several models above sums the checks up.
         model: None if the section `same_model` above, of the same weights, has it.
     """
 
     entry: Entry
+    verdict: Card | None
     headlines: tuple[Headline, ...]
     finding: str
     precision: str
     attacks: Table
+    checks: Table | None
+    checks_tally: str
+    checks_folded: bool
     curve: Picture | None
     curve_table: Table | None
+    ladder: Table | None
+    slices: tuple[Picture, ...]
     confusions: tuple[Picture, ...]
     gallery: Gallery | None
     cost: Table
@@ -78,6 +90,7 @@ class Chapter:
     title: str
     anchor: str
     comparison: Table | None
+    checks: Table | None
     curve: Picture | None
     findings: tuple[tuple[Entry, str], ...]
     precision: str
@@ -94,41 +107,52 @@ def report_as_html(groups: Sequence[Group], title: str) -> str:
         lstrip_blocks=True,
     )
     shown: dict[str, Entry] = {}
-    chapters = [_chapter(group, f"g{number}", shown) for number, group in enumerate(groups, 1)]
-    return environment.get_template("page.html").render(title=title, chapters=chapters, version=__version__) + "\n"
+    entries = [entry for group in groups for entry in group.entries]
+    alone = len(entries) == 1
+    chapters = [_chapter(group, f"g{number}", shown, alone=alone) for number, group in enumerate(groups, 1)]
+    verdicts = [found for entry in entries if (found := card(entry)) is not None]
+    page = environment.get_template("page.html")
+    return page.render(title=title, verdicts=verdicts, alone=alone, chapters=chapters, version=__version__) + "\n"
 
 
-def _chapter(group: Group, anchor: str, shown: dict[str, Entry]) -> Chapter:
+def _chapter(group: Group, anchor: str, shown: dict[str, Entry], *, alone: bool) -> Chapter:
     many = len(group.entries) > 1
     return Chapter(
         title=group.title,
         anchor=anchor,
         comparison=tables.comparison(group.entries) if many else None,
+        checks=matrix(group.entries) if many else None,
         curve=curve_of_many(group.entries, f"{anchor}-curves") if many else None,
         findings=tuple((entry, finding(entry.record)) for entry in group.entries) if many else (),
         precision=precision(group.entries[0].record),
-        sections=tuple(_section(entry, shown) for entry in group.entries),
+        sections=tuple(_section(entry, shown, alone=alone, many=many) for entry in group.entries),
     )
 
 
-def _section(entry: Entry, shown: dict[str, Entry]) -> Section:
+def _section(entry: Entry, shown: dict[str, Entry], *, alone: bool, many: bool) -> Section:
     record, measured, anchor = entry.record, entry.measured, entry.anchor
     first = shown.setdefault(record.model.weights_sha256, entry)
     names = record.data.class_names
     return Section(
         entry=entry,
+        verdict=None if alone else card(entry),
         headlines=_headlines(entry),
         finding=finding(record),
         precision=precision(record),
         attacks=tables.attacks(measured),
+        checks=checks(record),
+        checks_tally=tally(record),
+        checks_folded=many,
         curve=curve_of_one(entry),
         curve_table=tables.curve(measured),
+        ladder=ladder(measured),
+        slices=slice_pictures(entry),
         confusions=(
             confusion(record.confusion_natural, names, f"{anchor}-natural", attacked=False),
             confusion(record.confusion_attacked, names, f"{anchor}-attacked", attacked=True),
         ),
         gallery=gallery(measured),
-        cost=tables.cost(measured),
+        cost=cost(measured),
         model=_model_part(entry) if first is entry else None,
         same_model=first,
         facts=_facts(entry),

@@ -6,10 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from repulse.evaluation.record import AttackRecord
+import torch
+
+from repulse.evaluation.record import AttackRecord, CurvePoint, Group
 from repulse.prototypes import Separation
 from repulse.report.collect import Measured
 from repulse.report.group import Entry
+from repulse.report.smallest import radii, survival
 from repulse.report.words import attack_settings, interval, percent, plain
 from repulse.units import in_255ths
 
@@ -44,28 +47,40 @@ class Table:
 
 
 def comparison(entries: Sequence[Entry]) -> Table:
-    """Models against attacks: natural, the paper's protocol, attacks on the logits, worst case.
+    """Models against attacks: natural, the paper's protocol, attacks on the logits, ensembles, worst case.
 
-    Of attacks on the logits that differ in the number of steps only, the longest has a column. Attacks of a single step
-    and the paper's script as published are left to `attacks`.
+    Of attacks on the logits that differ in the number of steps only, the longest has a column; the standard and the
+    adaptive attacks have one column together each. Attacks of a single step and the paper's script as published are
+    left to `attacks`. Where some model has a verdict, the last column is the number to quote.
     """
     columns: dict[str, str] = {}
     for group in ("paper", "logits"):
         for entry in entries:
             chosen = [a for a in entry.record.attacks if a.group == group]
             columns |= {a.name: a.label for a in (chosen if group == "paper" else _longest(chosen))}
+    judged = any(entry.record.verdict is not None for entry in entries)
+    together = [g for g in _TOGETHER if any(a.group == g for entry in entries for a in entry.record.attacks)]
     rows = []
     for entry in entries:
         record = entry.record
         found = {attack.name: attack for attack in record.attacks}
         cells = [Cell(entry.label, note=record.model.description, link=entry.anchor)]
+        if judged:
+            cells.append(
+                Cell("–" if record.verdict is None else record.verdict.word, strong=record.verdict is not None)
+            )
         cells.append(_share(record.natural_accuracy, record.data.count))
         for name in columns:
             known = name in found
-            cells.append(_share(found[name].robust_accuracy, record.data.count) if known else _ABSENT)
-        cells.append(_share(record.worst_case_accuracy, record.data.count, strong=True))
+            cells.append(_share(found[name].robust_accuracy, record.data.count) if known else ABSENT)
+        for group in together:
+            share = _group_share(entry.measured, group)
+            cells.append(ABSENT if share is None else _share(share, record.data.count))
+        last = record.worst_case_accuracy if record.verdict is None else record.verdict.quote
+        cells.append(_share(last, record.data.count, strong=True))
         rows.append(tuple(cells))
-    return Table(("model", "natural", *columns.values(), "worst case"), tuple(rows))
+    head = ("model", *(["verdict"] if judged else []), "natural", *columns.values())
+    return Table((*head, *(_TOGETHER[g] for g in together), "number to quote" if judged else "worst case"), tuple(rows))
 
 
 def attacks(measured: Measured) -> Table:
@@ -83,8 +98,7 @@ def attacks(measured: Measured) -> Table:
         )
 
     rows = [row("natural", "", record.natural_accuracy, "clean images")]
-    order = {"paper": 0, "logits": 1, "paper-as-published": 2}
-    ordered = sorted(record.attacks, key=lambda attack: order[attack.group])
+    ordered = sorted(record.attacks, key=lambda attack: list(_GROUPS).index(attack.group))
     worst = row("worst case", "", record.worst_case_accuracy, "no attack above succeeded", strong=True)
     for attack in ordered:
         if attack.group == "paper-as-published" and worst not in rows:
@@ -97,21 +111,25 @@ def attacks(measured: Measured) -> Table:
 
 
 def curve(measured: Measured) -> Table | None:
-    """Robust accuracy at each eps, by objective; None if no curve was measured."""
+    """Robust accuracy at each eps, by objective and from the smallest perturbations; None if neither was measured."""
     record = measured.record
-    if not record.curve:
+    whole = survival(measured, radii(measured))
+    if not record.curve and whole is None:
         return None
     names = list(dict.fromkeys(name for point in record.curve for name in point.robust_accuracy))
     rows = []
-    for point in record.curve:
+    points = record.curve or tuple(CurvePoint(eps=eps, robust_accuracy={}) for eps in radii(measured))
+    for i, point in enumerate(points):
         eps = in_255ths(point.eps) if record.norm == "linf" else f"{point.eps:.4g}"
         cells = [Cell(eps, number=True)]
         for name in names:
             known = name in point.robust_accuracy
             strong = name == "worst case"
-            cells.append(_share(point.robust_accuracy[name], record.data.count, strong=strong) if known else _ABSENT)
+            cells.append(_share(point.robust_accuracy[name], record.data.count, strong=strong) if known else ABSENT)
+        if whole is not None:
+            cells.append(_share(whole.accuracy[i], record.data.count))
         rows.append(tuple(cells))
-    return Table(("eps", *names), tuple(rows))
+    return Table(("eps", *names, *(["smallest perturbation larger"] if whole else [])), tuple(rows))
 
 
 def separation(measured: Separation) -> Table:
@@ -129,31 +147,6 @@ def separation(measured: Separation) -> Table:
     return Table(("measure", "measured", "best possible, or bound", "reached", "source of the bound"), tuple(rows))
 
 
-def cost(measured: Measured) -> Table:
-    """What attacking and training cost."""
-    record, metrics = measured.record, measured.metrics
-    rows = [
-        (
-            Cell(attack.label),
-            Cell(_seconds(attack.seconds), number=True),
-            Cell(f"{attack.forward_passes:,}", number=True),
-            Cell(f"{attack.backward_passes:,}", number=True),
-        )
-        for attack in record.attacks
-    ]
-    empty = Cell("", number=True)
-    rows.append((Cell("whole evaluation"), Cell(_seconds(record.seconds), number=True), empty, empty))
-    if metrics is not None:
-        total = sum(value or 0.0 for value in metrics["seconds"])
-        images = sum(
-            (s or 0.0) * (r or 0.0) for s, r in zip(metrics["seconds"], metrics["images_per_second"], strict=True)
-        )
-        what = f"training, {len(metrics['epoch'])} epochs"
-        what += f", {images / total:,.0f} images/s" if total > 0 else ""
-        rows.append((Cell(what), Cell(_seconds(total), number=True), empty, empty))
-    return Table(("what", "seconds", "images forward", "images backward"), tuple(rows))
-
-
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown; text from outside is escaped."""
     align = ["---:" if all(row[i].number for row in table.rows) else "---" for i in range(len(table.head))]
@@ -169,10 +162,15 @@ def to_markdown(table: Table) -> str:
 _GROUPS = {
     "paper": "the paper's",
     "logits": "on the logits",
+    "standard": "standard, as AutoAttack",
+    "adaptive": "adaptive",
     "paper-as-published": "the paper's script, not counted",
 }
 
-_ABSENT = Cell("–", note="not run", number=True)
+_TOGETHER: dict[Group, str] = {"standard": "standard attacks", "adaptive": "adaptive attacks"}
+
+ABSENT = Cell("–", note="not run", number=True)
+"""What was not measured."""
 
 
 def _line(texts: Sequence[str]) -> str:
@@ -182,6 +180,12 @@ def _line(texts: Sequence[str]) -> str:
 def escaped(text: str) -> str:
     """Text from outside as Markdown shows it: no pipes, tags, emphasis, links or code."""
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", plain(text)).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _group_share(measured: Measured, group: Group) -> float | None:
+    """The share of images that no attack of a group fooled; None if none of them ran."""
+    masks = [measured.outcomes[f"robust/{a.name}"].bool() for a in measured.record.attacks if a.group == group]
+    return torch.stack(masks).all(0).double().mean().item() if masks else None
 
 
 def _longest(chosen: Sequence[AttackRecord]) -> list[AttackRecord]:
@@ -205,7 +209,3 @@ def _note(share: float, count: int) -> str:
 
 def _four(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:,.2f}" if value < 10 else f"{value:,.0f}"

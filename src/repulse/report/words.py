@@ -44,6 +44,11 @@ def threat(record: Record) -> str:
     return f"{_NORMS[record.norm]}, eps {eps}"
 
 
+def distance(value: float, record: Record) -> str:
+    """A distance in the norm of a record, to three digits: '3.14/255', for L2 '0.314'."""
+    return f"{255 * value:.3g}/255" if record.norm == "linf" else f"{value:.3g}"
+
+
 def setting(record: Record) -> str:
     """What was measured on: 'CIFAR-10 (JPEG 75), test, 1,000 images, L-inf, eps 8/255'."""
     return f"{record.data.name}, {record.data.split}, {record.data.count:,} images, {threat(record)}"
@@ -69,6 +74,9 @@ def attack_settings(attack: AttackRecord, record: Record) -> str:
     natural = rest.pop("natural_accuracy", None)
     if isinstance(natural, float):
         parts.append(f"natural accuracy on the images as it sees them {percent(natural)}")
+    right = round(record.data.count * record.natural_accuracy)
+    if shorter is None and natural is None and attack.attacked is not None and attack.attacked < right:
+        parts.append(f"on the {attack.attacked:,} images that the attacks before it left")
     parts += [f"{name.replace('_', ' ')} {value}" for name, value in rest.items()]
     return "; ".join(parts)
 
@@ -86,8 +94,17 @@ def overstatement(record: Record) -> float | None:
     return None if paper is None else paper.robust_accuracy - record.worst_case_accuracy
 
 
+def is_overstated(record: Record) -> bool:
+    """Whether the number that was claimed is: the verdict's word, or without one, a gap worth a sentence."""
+    gap = overstatement(record)
+    return record.verdict.word == "overstated" if record.verdict else gap is not None and gap > OVERSTATED
+
+
 def finding(record: Record) -> str:
-    """What the figures say, in one or two sentences: the paper's protocol and the worst case side by side."""
+    """What the figures say, in one or two sentences: the paper's protocol and the worst case side by side.
+
+    Where there is a verdict, judging is left to it.
+    """
     count = len([attack for attack in record.attacks if attack.group != "paper-as-published"])
     worst = (
         f"Of {record.data.count:,} images the model classifies {percent(record.natural_accuracy)} right; "
@@ -97,6 +114,8 @@ def finding(record: Record) -> str:
     if paper is None or gap is None:
         return f"{worst} The paper's protocol was not run."
     stated = f"Under the paper's protocol ({paper.label}) {percent(paper.robust_accuracy)} stay right"
+    if record.verdict is not None:
+        return f"{worst} {stated}."
     if gap > OVERSTATED:
         # The points are those of the rounded figures, so that the reader's subtraction agrees.
         points = round(100 * paper.robust_accuracy, 1) - round(100 * record.worst_case_accuracy, 1)

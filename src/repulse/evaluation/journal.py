@@ -1,0 +1,114 @@
+"""What of an evaluation is done, batch by batch: so that a killed one goes on, and several processes can share one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from repulse.errors import RepulseError
+from repulse.files import load_tensors, save_tensors, write_atomically
+
+Part = dict[str, Tensor]
+"""What was found for one batch."""
+
+
+class Journal:
+    """Batches that are done, in a folder or in memory.
+
+    A batch is a file that is whole or absent, so killing the process at any moment loses at most the batch in work, and
+    none is done twice. Under `torchrun` the processes take batches in turn, the next one as soon as one is done, and
+    all read the results of all from the folder, which they must share.
+
+    Args:
+        folder: where batches are kept; None: in memory, for one process.
+        fingerprint: of everything that the results depend on; a folder with another one is emptied.
+
+    Raises:
+        RepulseError: if several processes have no folder to share.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: str) -> None:
+        self.folder = folder
+        self._store, self.rank, self.processes = _shared_store()
+        if self._store is not None and folder is None:
+            raise RepulseError("several processes share an evaluation through a folder; name one to keep it in")
+        if folder is not None:
+            self._open(folder, fingerprint)
+
+    def _open(self, folder: Path, fingerprint: str) -> None:
+        head = folder / "evaluation.json"
+        if self.rank == 0:
+            wanted = json.dumps({"fingerprint": fingerprint})
+            if not (head.is_file() and head.read_text(encoding="utf-8") == wanted):
+                shutil.rmtree(folder, ignore_errors=True)
+                write_atomically(head, wanted)
+        self.barrier("open")
+
+    def each(
+        self, stage: str, count: int, work: Callable[[int], Part], told: Callable[[int], None] | None = None
+    ) -> list[Part]:
+        """The results of batches 0 to `count - 1` of a stage, in order.
+
+        Those not done yet are made by `work`, and `told` is called after each that was made and kept here.
+        """
+        name = re.sub(r"[^a-z0-9.]+", "-", stage.lower()).strip("-")
+        told = told or _nobody
+        if self._store is None:
+            return [self._one(f"{name}-{index:05d}", index, work, told) for index in range(count)]
+        while (index := self._store.add(f"{name}/next", 1) - 1) < count:
+            self._one(f"{name}-{index:05d}", index, work, told)
+            self._store.add(f"{name}/done", 1)
+        while self._store.add(f"{name}/done", 0) < count:
+            time.sleep(0.02)
+        return [self._one(f"{name}-{index:05d}", index, work, told) for index in range(count)]
+
+    def barrier(self, name: str) -> None:
+        """Wait until every process has come here."""
+        if self._store is None:
+            return
+        self._store.add(f"barrier/{name}", 1)
+        while self._store.add(f"barrier/{name}", 0) < self.processes:
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """Forget everything: the evaluation is written."""
+        self.barrier("close")
+        if self.folder is not None and self.rank == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _one(self, name: str, index: int, work: Callable[[int], Part], told: Callable[[int], None]) -> Part:
+        path = None if self.folder is None else self.folder / f"{name}.safetensors"
+        if path is not None and path.is_file():
+            return load_tensors(path)[0]
+        part = work(index)
+        if path is not None:
+            save_tensors(path, part)
+        told(index)
+        return part
+
+
+def _shared_store() -> tuple[Any, int, int]:
+    """The store, rank and number of the processes that `torchrun` started; None for a store if there is but one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None, 0, 1
+    global _STORE
+    if _STORE is None:
+        _STORE = next(rendezvous("env://"))
+    store, rank, processes = _STORE
+    return store, rank, processes
+
+
+_STORE: tuple[Any, int, int] | None = None
+
+
+def _nobody(index: int) -> None:
+    """Nobody is told."""

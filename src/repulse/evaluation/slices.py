@@ -1,0 +1,105 @@
+"""Slices of the loss surface: the margin around an image, along its attack and along a random direction."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from repulse.attacks import OBJECTIVES, Threat
+from repulse.attacks.attack import attackable
+from repulse.attacks.noise import Noise
+from repulse.errors import RepulseError
+from repulse.evaluation.bench import Bench
+from repulse.seeding import derive_seed
+
+# Keys of the random directions, apart from those that attacks draw with.
+_ACROSS, _INSTEAD = 70_001, 70_002
+
+
+def loss_slices(
+    bench: Bench,
+    adversarial: Float[Tensor, "N *shape"],
+    rows: Int64[Tensor, "K"],
+    threat: Threat,
+    *,
+    size: int = 21,
+    reach: float = 2.0,
+) -> dict[str, Tensor]:
+    """The margin on a plane through each image, as Li et al. 2018 and Qin et al. 2019 look for masked gradients.
+
+    The first axis runs along the adversarial perturbation; for an image that no attack changed, along the steepest
+    step of the margin. The second runs along a random sign pattern (L-inf), or a random direction at right angles to
+    the first (L2), drawn from the seed and the image. Both directions have length 1 in the norm, so coordinates are
+    distances. Images are clamped to the threat's range; the plane may leave the ball.
+
+    Args:
+        bench: the model and its clean images.
+        adversarial: what the attacks found; where they found nothing, the clean image.
+        rows: which images.
+        threat: the ball that the coordinates are measured by.
+        size: S, points along each axis; odd, so that the clean image is one of them.
+        reach: the largest coordinate, in multiples of eps.
+
+    Returns:
+        `slice/index` (K,) int32; `slice/eps` (S,) float32, coordinates from -reach * eps to reach * eps; `slice/margin`
+        (K, S, S) float32, largest wrong logit minus the true one (positive: fooled), entry [k, i, j] at coordinate j
+        along the attack and i along the random direction. Empty if there are no rows, or eps is nought.
+
+    Raises:
+        RepulseError: if size is even or below 3, or reach is not positive.
+    """
+    if size < 3 or size % 2 == 0:
+        raise RepulseError(f"a slice needs an odd number of points, at least 3, got {size}")
+    if not reach > 0:
+        raise RepulseError(f"the reach of a slice must be positive, got {reach}")
+    if len(rows) == 0 or threat.eps == 0:
+        return {}
+    axis = torch.linspace(-reach * threat.eps, reach * threat.eps, size)
+    # Rounding must not move the clean image off the plane.
+    axis[size // 2] = 0
+    with attackable(bench.model), torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(bench.seed, "slices"))
+        margins = [_plane(bench, adversarial[row], row, threat, axis) for row in rows]
+    return {"slice/index": rows.int(), "slice/eps": axis, "slice/margin": torch.stack(margins)}
+
+
+def _plane(bench: Bench, adversarial: Tensor, row: Tensor, threat: Threat, axis: Tensor) -> Tensor:
+    """The margin of one image on its plane, (S, S)."""
+    clean = bench.images[row][None]
+    along, across = _directions(bench, clean, adversarial[None], row, threat)
+    coordinates = torch.cartesian_prod(axis, axis)
+    found = []
+    for part in torch.split(coordinates, bench.batch_size):
+        y, x = (column.reshape(-1, *[1] * (clean.ndim - 1)).to(clean.dtype) for column in part.T)
+        points = (clean + x * along + y * across).clamp(threat.low, threat.high).to(bench.device)
+        with torch.inference_mode():
+            values, _ = OBJECTIVES["margin"](bench.model, points, bench.labels[row].expand(len(part)).to(bench.device))
+        found.append(values.float().cpu().clone())
+    return torch.cat(found).reshape(len(axis), len(axis))
+
+
+def _directions(bench: Bench, clean: Tensor, adversarial: Tensor, row: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
+    """The two directions (1, *shape), each of length 1 in the norm."""
+    noise = Noise(bench.seed, bench.ids[row][None])
+    along = adversarial - clean
+    if not along.any():
+        along = threat.steepest_step(_gradient(bench, clean, row), 1.0)
+    if not along.any():
+        # A model without a gradient has no steepest step: any direction is as good as another.
+        along = threat.steepest_step(noise.normal(clean, _INSTEAD), 1.0)
+    along = along / threat.distance(along, torch.zeros_like(along))
+    across = noise.normal(clean, _ACROSS)
+    if threat.norm == "l2":
+        across = across - (across * along).sum() * along
+    return along, threat.steepest_step(across, 1.0)
+
+
+def _gradient(bench: Bench, clean: Tensor, row: Tensor) -> Tensor:
+    """The gradient of the margin at one clean image; nought where it is not a number or there is none."""
+    x = clean.to(bench.device).requires_grad_()
+    values, _ = OBJECTIVES["margin"](bench.model, x, bench.labels[row][None].to(bench.device))
+    if not values.requires_grad:
+        return torch.zeros_like(clean)
+    (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+    return torch.zeros_like(clean) if gradient is None else gradient.nan_to_num(0.0, 0.0, 0.0).cpu()

@@ -1,0 +1,140 @@
+"""The verdict: which robust accuracy to quote, and whether to believe it. Figures in, words out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+from repulse.errors import RepulseError
+from repulse.evaluation.masking import CHECKS
+from repulse.evaluation.record import CheckRecord, Group, VerdictRecord
+
+# By how much a paper-style figure may exceed the worst case: honest models lose a few points to stronger attacks, too.
+PAPER_TOLERANCE = 0.05
+
+# By how much a claimed figure may exceed the worst case, beyond the error of counting images.
+CLAIM_TOLERANCE = 0.01
+
+# The check of whether logits fit into float32.
+SATURATION = "cross-entropy-has-a-gradient"
+
+
+def judge(
+    *,
+    natural: float,
+    robust: Mapping[str, tuple[str, Group, float]],
+    worst: float,
+    count: int,
+    checks: Sequence[CheckRecord],
+    claim: float | None = None,
+    own_loss: bool = True,
+) -> VerdictRecord:
+    """Weigh a claim against the worst case and the checks.
+
+    - `overstated`: the claim exceeds the worst case by more than 5 points for a paper-style figure, or by more than
+      1 point and two standard errors of counting for a figure that somebody claimed.
+    - `not established`: it does not, but a serious check failed, no check was made, or no attack of the group
+      `standard` ran.
+    - `believable`: otherwise.
+
+    Args:
+        natural: share of images classified right.
+        robust: by the slug of each attack: its label, its group, the share of images that it left.
+        worst: share of images that no attack fooled, attacks as the paper's script runs them aside.
+        count: number of images.
+        checks: what was checked.
+        claim: a claimed robust accuracy, in [0, 1]; None: the figure that a paper would print.
+        own_loss: whether the model was trained on another loss than cross-entropy of its logits. A paper then prints
+            the lowest of the group `paper`, or else of the attacks of the group `logits` on cross-entropy. Otherwise it
+            prints the lowest of PGD on any objective, unless the logits don't fit into float32: people attack
+            cross-entropy, and it is by this that such logits mislead them.
+
+    Raises:
+        RepulseError: if the claim does not lie in [0, 1].
+    """
+    if claim is not None and not 0 <= claim <= 1:
+        raise RepulseError(f"a claimed robust accuracy is a share between 0 and 1, got {claim:g}; for 56 % give 0.56")
+    counted = {name: attack for name, attack in robust.items() if attack[1] != "paper-as-published"}
+    error = 2 * sqrt(worst * (1 - worst) / count) if count else 1.0
+    if claim is None:
+        saturated = any(check.name == SATURATION and check.passed is False for check in checks)
+        claim, claim_by = _paper_style(counted, natural, any_objective=not (own_loss or saturated))
+        tolerance = PAPER_TOLERANCE
+    else:
+        claim_by, tolerance = "claimed", CLAIM_TOLERANCE + error
+    # The first of several that found equally much: attacks run from the cheapest to the dearest.
+    found_by = min(counted.values(), key=lambda attack: attack[2])[0] if counted else "the model's own errors"
+    serious = [check for check in checks if check.serious and check.passed is False]
+    missing = []
+    if not any(group == "standard" for _, group, _ in counted.values()):
+        missing.append(("The attacks of AutoAttack were not run.", "Run them: `--attacks standard`."))
+    if not checks:
+        missing.append(("The model was not examined for masked gradients.", "Run the checks."))
+
+    # Rounding of shares must not decide.
+    overstated = claim - worst > tolerance + 1e-9
+    reasons = [check.sentence for check in serious] + [reason for reason, _ in missing]
+    next_steps = [_remedy(check) for check in serious] + [step for _, step in missing]
+    if serious:
+        next_steps.append(f"Until then {_percent(worst)} is only an upper bound: a better attack may leave less.")
+    if claim_by == "claimed" and claim < worst - tolerance:
+        reasons.append(
+            f"The claim of {_percent(claim)} is lower than what was found here: if it comes from stronger attacks on "
+            "the same images, quote the claim."
+        )
+    if error > 0.05:
+        next_steps.append(f"Measure more images: with {count} the figure may be off by {100 * error:.0f} points.")
+
+    quote = f"at most {_percent(worst)} of the images are robust"
+    if overstated:
+        word = "overstated"
+        who = "The claim" if claim_by == "claimed" else claim_by
+        summary = (
+            f"{who} says {_percent(claim)}, but {quote}: quote {_percent(worst)}. "
+            f"The attack that fooled the most is {found_by}."
+        )
+    elif serious or missing:
+        word = "not established"
+        why = "checks show that attacks fail on this model for other reasons" if serious else "too little was tried"
+        summary = f"As far as was tried, {quote} (natural accuracy {_percent(natural)}), but {why}: don't quote it yet."
+    else:
+        word = "believable"
+        summary = (
+            f"Quote {_percent(worst)} (natural accuracy {_percent(natural)}): no attack found more, "
+            "and no check gives a reason to doubt that the attacks work."
+        )
+    return VerdictRecord.model_validate(
+        {
+            "word": word,
+            "quote": worst,
+            "found_by": found_by,
+            "claim": claim,
+            "claim_by": claim_by,
+            "summary": summary,
+            "reasons": tuple(reasons),
+            "next_steps": tuple(dict.fromkeys(next_steps)),
+        }
+    )
+
+
+def _paper_style(
+    robust: Mapping[str, tuple[str, Group, float]], natural: float, *, any_objective: bool
+) -> tuple[float, str]:
+    """The figure that a paper would print: the lowest under its own protocol, or under PGD."""
+    paper = [attack for attack in robust.values() if attack[1] == "paper"]
+    logits = [attack for name, attack in robust.items() if attack[1] == "logits" and "cross-entropy" in name]
+    every = [attack for attack in robust.values() if attack[1] in ("paper", "logits")]
+    rivals = every if any_objective else paper or logits
+    if not rivals:
+        return natural, "natural accuracy"
+    label, _, share = min(rivals, key=lambda attack: attack[2])
+    return share, label
+
+
+def _remedy(check: CheckRecord) -> str:
+    # Checks of how a model is used come from elsewhere, and their sentences say what to do.
+    return CHECKS[check.name].remedy if check.name in CHECKS else check.sentence
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,88 @@
+"""The checks behind a verdict, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from repulse.evaluation.record import CheckRecord, Record
+from repulse.report.group import Entry
+from repulse.report.tables import Cell, Table
+from repulse.report.words import percent, plain
+
+_FAILED = ("failed, serious", "failed")
+
+
+def outcome(check: CheckRecord) -> str:
+    """'failed, serious', 'failed', 'passed' or 'not asked'."""
+    if check.passed is None:
+        return "not asked"
+    return "passed" if check.passed else _FAILED[0 if check.serious else 1]
+
+
+def ranked(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
+    """Serious failures first, then other failures, what passed, and what was not asked."""
+    order = (*_FAILED, "passed", "not asked")
+    return sorted(checks, key=lambda check: order.index(outcome(check)))
+
+
+def tally(record: Record) -> str:
+    """How many checks came out how: '9 passed, 1 failed, serious, 2 not asked'."""
+    outcomes = [outcome(check) for check in record.checks]
+    counts = ((outcomes.count(each), each) for each in (*_FAILED, "passed", "not asked"))
+    return "; ".join(f"{count} {each}" for count, each in counts if count)
+
+
+def checks(record: Record) -> Table | None:
+    """All checks of one evaluation, the most serious first; None if the record has none."""
+    if not record.checks:
+        return None
+    rows = [
+        (
+            Cell(plain(check.question)),
+            _outcome_cell(check, note=""),
+            Cell(_figure(check.measured, check), number=True),
+            Cell(_figure(check.threshold, check), number=True),
+            Cell(plain(check.sentence)),
+            Cell(plain(check.source)),
+        )
+        for check in ranked(record.checks)
+    ]
+    head = ("what is asked", "outcome", "measured", "threshold", "what it means", "source")
+    return Table(head, tuple(rows))
+
+
+def matrix(entries: Sequence[Entry]) -> Table | None:
+    """The same questions of several models: those that some model fails first; None if no record has checks."""
+    asked = {check.name: check for entry in entries for check in entry.record.checks}
+    if not asked:
+        return None
+    found = [{check.name: check for check in entry.record.checks} for entry in entries]
+
+    def worst(name: str) -> int:
+        # Places in the ranking of a single table: the least of any model.
+        order = (*_FAILED, "passed", "not asked")
+        return min(order.index(outcome(each[name])) for each in found if name in each)
+
+    rows = []
+    for name in sorted(asked, key=worst):
+        cells = [
+            _outcome_cell(each[name], note=plain(each[name].sentence))
+            if name in each
+            else Cell("–", note="not in the record")
+            for each in found
+        ]
+        rows.append((Cell(plain(asked[name].question)), *cells))
+    return Table(("what is asked", *(entry.label for entry in entries)), tuple(rows))
+
+
+def _outcome_cell(check: CheckRecord, note: str) -> Cell:
+    text = outcome(check)
+    return Cell(text, note=note, strong=text in _FAILED)
+
+
+def _figure(value: float | None, check: CheckRecord) -> str:
+    if value is None:
+        return ""
+    if check.unit == "share":
+        return percent(value)
+    return f"{value:,.0f}" if check.unit == "count" else f"{value:.4g}"

@@ -1,0 +1,145 @@
+"""The rules of the verdict."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from repulse.errors import RepulseError
+from repulse.evaluation.record import CheckRecord
+from repulse.evaluation.verdict import judge
+
+ROBUST = {
+    "pgd-20-training-loss": ("PGD-20, training loss", "paper", 0.60),
+    "pgd-100-training-loss": ("PGD-100, training loss", "paper", 0.58),
+    "pgd-20-cross-entropy": ("PGD-20, cross-entropy", "logits", 0.57),
+    "pgd-20-margin": ("PGD-20, margin", "logits", 0.56),
+    "pgd-20-training-loss-as-published": ("as published", "paper-as-published", 0.10),
+    "apgd": ("APGD", "standard", 0.55),
+    "square": ("Square", "standard", 0.55),
+}
+
+
+def check(name="the-margin-has-a-gradient", *, passed=True, serious=True):
+    return CheckRecord(name=name, question="?", passed=passed, serious=serious, sentence=f"About {name}.", source="-")
+
+
+SOUND = (check(),)
+
+
+def verdict(robust=ROBUST, worst=0.55, checks=SOUND, claim=None, count=1000):
+    return judge(natural=0.9, robust=robust, worst=worst, count=count, checks=checks, claim=claim)
+
+
+def only(*groups):
+    return {name: attack for name, attack in ROBUST.items() if attack[1] in groups}
+
+
+def test_a_paper_style_figure_near_the_worst_case_is_believed():
+    found = verdict()
+    assert (found.word, found.quote, found.claim, found.claim_by) == (
+        "believable",
+        0.55,
+        0.58,
+        "PGD-100, training loss",
+    )
+    assert found.found_by == "APGD"
+    assert found.reasons == found.next_steps == ()
+    assert found.summary == (
+        "Quote 55.0 % (natural accuracy 90.0 %): no attack found more, and no check gives a reason to doubt that the "
+        "attacks work."
+    )
+
+
+def test_a_paper_style_figure_more_than_five_points_above_the_worst_case_is_overstated():
+    assert verdict(worst=0.53).word == "believable"
+    found = verdict({**ROBUST, "square": ("Square", "standard", 0.529)}, worst=0.529)
+    assert (found.word, found.quote, found.found_by) == ("overstated", 0.529, "Square")
+    assert found.summary == (
+        "PGD-100, training loss says 58.0 %, but at most 52.9 % of the images are robust: quote 52.9 %. The attack "
+        "that fooled the most is Square."
+    )
+
+
+def test_without_the_papers_protocol_cross_entropy_is_the_claim_and_without_that_natural_accuracy():
+    assert verdict(only("logits", "standard")).claim_by == "PGD-20, cross-entropy"
+    nothing = verdict(only("standard"))
+    assert (nothing.claim, nothing.claim_by, nothing.word) == (0.9, "natural accuracy", "overstated")
+
+
+def test_a_claim_may_exceed_the_worst_case_by_a_point_and_two_standard_errors():
+    # At 1,000 images and 55 %: 2 * sqrt(0.55 * 0.45 / 1000) = 0.03146.
+    assert verdict(claim=0.5914).word == "believable"
+    found = verdict(claim=0.5916)
+    assert (found.word, found.claim, found.claim_by) == ("overstated", 0.5916, "claimed")
+    assert found.summary.startswith("The claim says 59.2 %, but at most 55.0 % of the images are robust")
+    assert verdict(claim=0.5914, count=10000).word == "overstated"
+
+
+def test_a_claim_of_nought_that_is_nought_is_believed():
+    assert verdict(worst=0.0, claim=0.0).word == "believable"
+    assert verdict(worst=0.0, claim=0.01).word == "believable"
+    assert verdict(worst=0.0, claim=0.011).word == "overstated"
+
+
+def test_a_claim_far_below_what_was_found_is_not_overstated_but_said():
+    found = verdict(claim=0.3)
+    assert found.word == "believable"
+    assert "quote the claim" in found.reasons[0]
+
+
+def test_a_serious_failure_leaves_nothing_established():
+    found = verdict(checks=(check(passed=False), check("advice", passed=False, serious=False)))
+    assert found.word == "not established"
+    assert found.reasons == ("About the-margin-has-a-gradient.",)
+    assert found.next_steps[0].startswith("Attack a smooth stand-in")
+    assert found.next_steps[1] == "Until then 55.0 % is only an upper bound: a better attack may leave less."
+    assert found.summary.endswith("don't quote it yet.")
+
+
+def test_overstatement_goes_before_doubt_and_keeps_its_reasons():
+    found = verdict(worst=0.4, checks=(check(passed=False),))
+    assert found.word == "overstated"
+    assert found.reasons == ("About the-margin-has-a-gradient.",)
+    assert "only an upper bound" in found.next_steps[1]
+
+
+def test_failed_advice_and_questions_that_could_not_be_asked_change_nothing():
+    assert verdict(checks=(check(passed=False, serious=False), check(passed=None))).word == "believable"
+
+
+def test_a_failed_check_from_elsewhere_says_itself_what_to_do():
+    assert verdict(checks=(check("inputs-scaled-right", passed=False),)).next_steps[0] == "About inputs-scaled-right."
+
+
+def test_nothing_is_established_without_standard_attacks_or_without_checks():
+    assert verdict(only("paper", "logits")).word == "not established"
+    assert verdict(only("paper", "logits")).next_steps == ("Run them: `--attacks standard`.",)
+    assert verdict(checks=()).word == "not established"
+
+
+def test_few_images_ask_for_more():
+    found = verdict(count=100)
+    assert found.next_steps == ("Measure more images: with 100 the figure may be off by 10 points.",)
+
+
+def test_nothing_run_and_nothing_right():
+    found = judge(natural=0.0, robust={}, worst=0.0, count=0, checks=())
+    assert (found.word, found.quote, found.found_by) == ("not established", 0.0, "the model's own errors")
+
+
+@pytest.mark.parametrize("claim", [-0.1, 56.0, float("nan")])
+def test_a_claim_in_per_cent_is_refused(claim):
+    with pytest.raises(RepulseError, match=r"^a claimed robust accuracy is a share between 0 and 1, got "):
+        verdict(claim=claim)
+
+
+@given(
+    st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.integers(1, 10000), st.booleans(), st.sampled_from([None, 1])
+)
+def test_a_higher_claim_is_never_judged_more_kindly(worst, low, high, count, passed, standard):
+    low, high = sorted((low, high))
+    robust = only("paper", "logits", *(["standard"] if standard else []))
+    words = [verdict(robust, worst, (check(passed=passed),), claim, count).word for claim in (low, high)]
+    kind = ["believable", "not established", "overstated"]
+    assert kind.index(words[0]) <= kind.index(words[1])
+    assert "believable" not in words or (passed and standard)
