@@ -208,6 +208,13 @@ def measure(tool: str, run: Path, data: str, count: int, eps: float) -> dict[str
     }
 
 
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The old rows, in their order, with those that were measured again in their places."""
+    again = {(row["model"], row["tool"]): row for row in new}
+    kept = [again.pop((row["model"], row["tool"]), row) for row in old]
+    return kept + list(again.values())
+
+
 def main() -> None:
     """Every tool on every model, one process each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -217,12 +224,15 @@ def main() -> None:
     parser.add_argument("--eps", type=float, default=8 / 255)
     parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS))
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks/attacks.json"))
+    parser.add_argument(
+        "--update", action="store_true", help="keep what the results file has of other models and tools"
+    )
     parser.add_argument("--one", action="store_true", help="one tool, one run, in this process; prints JSON")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.tools[0], options.runs[0], options.data, options.images, options.eps)))
         return
-    rows = []
+    rows: list[dict[str, Any]] = []
     for run in options.runs:
         for tool in options.tools:
             if importlib.util.find_spec(TOOLS[tool]) is None:
@@ -239,11 +249,10 @@ def main() -> None:
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
             row = rows[-1]
             print(f"{run.name}, {tool}: {100 * row['robust_of_right']:.1f} % in {row['seconds']:.1f} s", flush=True)
+    if options.update and options.results.is_file():
+        rows = merged(json.loads(options.results.read_text(encoding="utf-8"))["rows"], rows)
     result = {
-        "command": "python benchmarks/attacks.py --runs "
-        + " ".join(run.name for run in options.runs)
-        + " --data FOLDER"
-        f" --images {options.images}",
+        "command": f"python benchmarks/attacks.py --runs RUN ... --data FOLDER --images {options.images}",
         "environment": environment(),
         "eps": options.eps,
         "rows": rows,

@@ -247,7 +247,8 @@ def test_objectives_on_a_case_worked_by_hand():
         "margin": torch.tensor([-1.0, 2.0]),
         "dlr": torch.tensor([-1.0 / 3.0, 2.0 / 3.0]),
     }
-    assert expected.keys() == set(OBJECTIVES)
+    # Those that are named for a scale or a prototype have tests of their own.
+    assert expected.keys() == {name for name in OBJECTIVES if "prototype" not in name and "rescaled" not in name}
     for name, values in expected.items():
         found, same = OBJECTIVES[name](model, logits, y)
         torch.testing.assert_close(found, values)

@@ -145,7 +145,7 @@ def test_a_canary_ends_square_where_gradients_lead_further_and_lets_it_go_on_whe
     assert honest.forward_passes < 0.4 * masked.forward_passes
     assert masked.fooled.sum() >= honest.fooled.sum()
     everything = Square(queries=200)(Flat(), x, y, threat)
-    assert masked.fooled.sum() >= 0.9 * everything.fooled.sum() > 0
+    assert masked.fooled.sum() >= 0.8 * everything.fooled.sum() > 0
 
 
 def test_fooled_images_leave_the_batch_at_once():

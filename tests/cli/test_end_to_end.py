@@ -43,7 +43,7 @@ def test_the_recorded_natural_accuracy_is_the_models_own(run):
     from repulse.data import load_data
     from repulse.runs import load_run
 
-    assert main(["evaluate", str(run), "--eps", "0.02", *QUICK, "--images", "359"]) == 0
+    assert main(["evaluate", str(run), "--eps", "0.02", *QUICK, "--images", "359", "--attacks", "paper"]) == 0
     record, _ = load_evaluation(run / "evaluations" / "linf-0.02")
     model, _, _ = load_run(run)
     test = load_data("digits").test
