@@ -35,7 +35,7 @@ class HopSkipJump(Attack):
         max_gradient_eval_steps: the most points that estimate one gradient.
         starts: random images, at most, black-and-white and uniform by turns and blended with the clean one more and
             more; 50 are asked at a time, until one is adversarial. The nearest such is the start.
-        start: images (K, *shape) that may serve as start too, such as images of other classes.
+        start: a batch of images that may serve as start too, such as images of other classes.
         queries: forward passes per image, at most.
 
     Raises:
