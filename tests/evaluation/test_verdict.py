@@ -34,6 +34,11 @@ def only(*groups):
     return {name: attack for name, attack in ROBUST.items() if attack[1] in groups}
 
 
+def test_a_difference_on_a_few_images_is_not_held_against_a_figure():
+    assert verdict(worst=0.48, count=1000).word == "overstated"
+    assert verdict(worst=0.48, count=20).word == "believable"
+
+
 def test_a_paper_style_figure_near_the_worst_case_is_believed():
     found = verdict()
     assert (found.word, found.quote, found.claim, found.claim_by) == (
@@ -50,12 +55,13 @@ def test_a_paper_style_figure_near_the_worst_case_is_believed():
     )
 
 
-def test_a_paper_style_figure_more_than_five_points_above_the_worst_case_is_overstated():
-    assert verdict(worst=0.53).word == "believable"
-    found = verdict({**ROBUST, "square": ("Square", "standard", 0.529)}, worst=0.529)
-    assert (found.word, found.quote, found.found_by) == ("overstated", 0.529, "Square")
+def test_a_paper_style_figure_well_above_the_worst_case_is_overstated():
+    """By more than 5 points and one standard error of the difference, which is 0.75 points of 6 on 1,000 images."""
+    assert verdict(worst=0.58 - 0.0572).word == "believable"
+    found = verdict({**ROBUST, "square": ("Square", "standard", 0.522)}, worst=0.522)
+    assert (found.word, found.quote, found.found_by) == ("overstated", 0.522, "Square")
     assert found.summary == (
-        "PGD-100, training loss says 58.0 %, but at most 52.9 % of the images are robust: quote 52.9 %. The attack "
+        "PGD-100, training loss says 58.0 %, but at most 52.2 % of the images are robust: quote 52.2 %. The attack "
         "that fooled the most is Square."
     )
 

@@ -31,8 +31,9 @@ def judge(
 ) -> VerdictRecord:
     """Weigh a claim against the worst case and the checks.
 
-    - `overstated`: the claim exceeds the worst case by more than 5 points for a paper-style figure, or by more than
-      1 point and two standard errors of counting for a figure that somebody claimed.
+    - `overstated`: the claim exceeds the worst case by more than 5 points and one standard error of the difference
+      for a paper-style figure, or by more than 1 point and two standard errors of counting for a figure that somebody
+      claimed.
     - `not established`: it does not, but a serious check failed, no check was made, or no attack of the group
       `standard` ran.
     - `believable`: otherwise.
@@ -59,7 +60,9 @@ def judge(
     if claim is None:
         saturated = any(check.name == SATURATION and check.passed is False for check in checks)
         claim, claim_by = _paper_style(counted, natural, any_objective=not (own_loss or saturated))
-        tolerance = PAPER_TOLERANCE
+        gap = max(claim - worst, 0.0)
+        # The images of the claim are those of the worst case, so only those between the two are counted with an error.
+        tolerance = PAPER_TOLERANCE + (sqrt(gap * (1 - gap) / count) if count else 1.0)
     else:
         claim_by, tolerance = "claimed", CLAIM_TOLERANCE + error
     # The first of several that found equally much: attacks run from the cheapest to the dearest.
