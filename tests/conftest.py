@@ -2,6 +2,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# The models of the tests are tiny: with more threads they spend their time waiting for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -132,7 +132,12 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(tmp_path):
         "json",
     ]
     process = subprocess.Popen(
-        [*command, "--fit.epochs", "500"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--fit.epochs", "500"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background makes its children deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = json.loads(process.stdout.readline())
     assert first["epoch"] == 1
