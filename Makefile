@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/repulse demo
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff check .

@@ -246,10 +246,10 @@ def _refuse(settings: EvaluateCommand, names: Sequence[str], why: str) -> None:
 
 def _place(model: str, settings: EvaluationSettings) -> Path:
     """Where the record of a model from outside is kept, if nothing is said."""
-    from repulse.units import in_255ths
+    from repulse.measuring import threat_name
 
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", model).strip("-.")
-    return Path("evaluations") / f"{name}-{settings.norm}-{in_255ths(settings.eps).replace('/', '_')}"
+    return Path("evaluations") / f"{name}-{threat_name(settings)}"
 
 
 def report_command(settings: ReportCommand) -> None:

@@ -60,7 +60,7 @@ def evaluate_run(
     # Convolutions, and so attacks, are 1.4 times as fast on a CPU in this layout.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = make_loss(config.loss.name, label_smoothing=config.loss.label_smoothing)
-    place = output or folder / "evaluations" / f"{settings.norm}-{in_255ths(settings.eps).replace('/', '_')}"
+    place = output or folder / "evaluations" / threat_name(settings)
     evaluation = evaluate(
         model,
         some.fetch(torch.arange(len(some))).float() / 255,
@@ -140,6 +140,11 @@ def evaluate_foreign(
         progress=progress,
         folder=output,
     )
+
+
+def threat_name(settings: EvaluationSettings) -> str:
+    """What a folder calls the norm and eps of an evaluation: 'linf-8_255'."""
+    return f"{settings.norm}-{in_255ths(settings.eps).replace('/', '_')}"
 
 
 def _device(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Numbers as people write them: 8/255."""
+"""Numbers as people write them: 8/255, 19.7 %."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def in_255ths(value: float) -> str:
     if value and abs(levels - round(levels)) < 1e-6:
         return f"{round(levels)}/255"
     return f"{value:.4g}"
+
+
+def in_percent(share: float) -> str:
+    """A share in [0, 1] as a percentage to a tenth, in plain text: '19.7 %'."""
+    return f"{100 * share:.1f} %"
 
 
 Number = Annotated[float, BeforeValidator(parse_number)]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import Objective
+from repulse.attacks.objectives import Objective, uphill
 from repulse.attacks.targets import TargetedObjective, dlr_targeted, nearest_wrong_classes
-from repulse.attacks.threat import Threat
+from repulse.attacks.threat import Threat, column
 from repulse.errors import RepulseError
 
 # Noise is keyed by these, so that no two attacks start at the same points.
@@ -175,9 +175,7 @@ class _Climb:
         else:
             images = self.images.detach().requires_grad_()
             loss, logits = self.value(images, self.rows)
-            (gradient,) = torch.autograd.grad(loss.sum(), images)
-            # A gradient that is not a number points nowhere; nought leaves that pixel where it is.
-            gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+            gradient = uphill(loss, images)
         self.passes = (self.passes[0] + count, self.passes[1] + (0 if last else count))
         labels = self.labels[self.rows]
         self.gone = checked_logits(logits.detach(), labels).argmax(1) != labels
@@ -198,8 +196,7 @@ class _Climb:
 
     def _move(self, momentum: float) -> None:
         """A projected step, then some of the last move on top of it (eq. 1 of the source)."""
-        column = self.step.reshape(-1, *[1] * (self.images.ndim - 1))
-        stepped = self.images + column * self.threat.steepest_step(self.gradient, 1.0)
+        stepped = self.images + column(self.step, self.images) * self.threat.steepest_step(self.gradient, 1.0)
         stepped = self.threat.project(stepped, self.clean)
         if momentum:
             ahead = self.images + (1 - momentum) * (stepped - self.images) + momentum * (self.images - self.before)
@@ -208,20 +205,20 @@ class _Climb:
 
     def _keep_best(self) -> None:
         better = self.loss > self.best_loss
-        column = better.reshape(-1, *[1] * (self.images.ndim - 1))
+        changed = column(better, self.images)
         self.best_loss = torch.where(better, self.loss, self.best_loss)
-        self.best_images = torch.where(column, self.images, self.best_images)
-        self.best_gradient = torch.where(column, self.gradient, self.best_gradient)
+        self.best_images = torch.where(changed, self.images, self.best_images)
+        self.best_gradient = torch.where(changed, self.gradient, self.best_gradient)
 
     def _checkpoint(self, period: int) -> None:
         """Halve the step, and go back to the best point, where climbing has stalled (conditions 1 and 2)."""
         # 0.75: the share of steps that must have risen.
         stalled = self.rises <= 0.75 * period
         stalled |= ~self.halved & (self.loss_at_check >= self.best_loss)
-        column = stalled.reshape(-1, *[1] * (self.images.ndim - 1))
+        changed = column(stalled, self.images)
         self.step = torch.where(stalled, self.step / 2, self.step)
-        self.images = torch.where(column, self.best_images, self.images)
-        self.gradient = torch.where(column, self.best_gradient, self.gradient)
+        self.images = torch.where(changed, self.best_images, self.images)
+        self.gradient = torch.where(changed, self.best_gradient, self.gradient)
         self.loss = torch.where(stalled, self.best_loss, self.loss)
         self.halved, self.loss_at_check = stalled, self.best_loss
         self.rises = torch.zeros_like(self.rises)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
-from repulse.attacks.threat import Norm, Threat
+from repulse.attacks.threat import Norm, Threat, column
 from repulse.errors import RepulseError
 
 _KEY = 40_000
@@ -100,7 +100,7 @@ def _blends(clean: Float[Tensor, "1 *shape"], count: int, noise: Noise, key: int
     drawn = noise.uniform(clean.unsqueeze(1).expand(-1, count, *clean.shape[1:]), key)[0]
     drawn[::2] = drawn[::2].round()
     share = torch.linspace(1 / count, 1, count).to(drawn)
-    return clean + _column(share, drawn) * (drawn - clean)
+    return clean + column(share, drawn) * (drawn - clean)
 
 
 class _EnoughError(Exception):
@@ -176,14 +176,14 @@ def _batched(settings: HopSkipJump, norm: Norm, noise: Noise) -> Any:
             image, length = x_advs.raw, delta.raw.item()
             draw, key = image.unsqueeze(1).expand(-1, steps, *image.shape[1:]), _KEY + self.estimates
             rays = (noise.normal(draw, key) if norm == "l2" else 2 * noise.uniform(draw, key) - 1)[0]
-            rays = rays / _column(rays.flatten(1).norm(dim=1), rays)
+            rays = rays / column(rays.flatten(1).norm(dim=1), rays)
             points = (image + length * rays).clamp(0, 1)
             rays = (points - image) / (length + 1e-8)
             signs = 2 * is_adversarial(astensor(points)).raw.to(rays) - 1
             mean = signs.mean()
             # Where all points agree their mean would leave nothing.
             weights = signs if mean.abs() == 1 else signs - mean
-            gradient = (_column(weights, rays) * rays).mean(0, keepdim=True)
+            gradient = (column(weights, rays) * rays).mean(0, keepdim=True)
             return astensor(gradient / (gradient.norm() + 1e-12))
 
     return Batched(
@@ -192,7 +192,3 @@ def _batched(settings: HopSkipJump, norm: Norm, noise: Noise) -> Any:
         max_gradient_eval_steps=settings.max_gradient_eval_steps,
         constraint=norm,
     )
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
+from repulse.attacks.objectives import uphill
 from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
-from repulse.attacks.threat import Threat
+from repulse.attacks.threat import Threat, column
 from repulse.errors import RepulseError
 
 # Section 4 of the source: overshoot, most weight of the clean image, and how far to step back from a success.
@@ -67,8 +68,7 @@ class FAB(Attack):
                 images = images.detach().requires_grad_()
                 logits = model(images)
                 values = margin_targeted(logits, labels, aim)
-                (gradient,) = torch.autograd.grad(values.sum(), images)
-                gradient, images = torch.nan_to_num(gradient, 0.0, 0.0, 0.0), images.detach()
+                gradient, images = uphill(values, images), images.detach()
                 forward += len(rows)
                 backward += len(rows)
                 fooled = checked_logits(logits.detach(), labels).argmax(1) != labels
@@ -77,7 +77,7 @@ class FAB(Attack):
                 won[rows[inside]] = True
                 # The boundary seen from here: gradient . z = level.
                 level = (gradient * images).flatten(1).sum(1) - values.detach()
-                images = torch.where(_column(fooled, images), clean + STEP_BACK * (images - clean), images)
+                images = torch.where(column(fooled, images), clean + STEP_BACK * (images - clean), images)
                 stay = (~inside).nonzero().flatten()
                 rows = rows[stay]
                 if len(rows) == 0:
@@ -93,7 +93,7 @@ def _step(images: Tensor, clean: Tensor, gradient: Tensor, level: Tensor, threat
     lengths = threat.distance(both, torch.zeros_like(both)).clamp_min(1e-8)
     from_image, from_clean = both.chunk(2)
     near, far = lengths.chunk(2)
-    weight = _column((near / (near + far)).clamp_max(MOST_WEIGHT), images)
+    weight = column((near / (near + far)).clamp_max(MOST_WEIGHT), images)
     moved = (1 - weight) * (images + OVERSHOOT * from_image) + weight * (clean + OVERSHOOT * from_clean)
     return moved.clamp(threat.low, threat.high)
 
@@ -128,7 +128,3 @@ def to_hyperplane(
             break
         reach = torch.where(more, reach + short / slope.clamp_min(1e-30), reach)
     return (weights.sign() * torch.minimum(reach.unsqueeze(1) * rate, cap)).reshape(points.shape)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))

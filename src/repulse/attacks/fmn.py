@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from repulse.attacks.attack import Attack, Perturbed, attackable, check_inputs, checked_logits
 from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import OBJECTIVES, Objective
+from repulse.attacks.objectives import OBJECTIVES, Objective, uphill
 from repulse.attacks.smallest import Smallest
 from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
-from repulse.attacks.threat import Threat
+from repulse.attacks.threat import Threat, column
 from repulse.errors import RepulseError
 
 Value = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -112,7 +112,7 @@ class FMN(Attack):
                 fooled = checked_logits(model(walk.best), y).argmax(1) != y
         # Left inference mode by a copy, so that callers may do what they like with it.
         fooled = fooled.clone()
-        images = torch.where(_column(fooled, x), walk.best, x)
+        images = torch.where(column(fooled, x), walk.best, x)
         distance = torch.where(fooled, threat.distance(images, x), torch.inf).float()
         return Smallest(images, distance, *walk.passes)
 
@@ -179,7 +179,7 @@ class _Walk:
             inside = torch.minimum(radius * (1 - gamma), self.distance[rows])
             radius = torch.minimum(torch.where(fooled, inside, outside), self._reach(rows))[stay]
             rows, images, gradient, seen = rows[stay], images[stay], gradient[stay], seen[stay]
-            moved = images + _column(step * radius, images) * self.threat.steepest_step(gradient, 1.0)
+            moved = images + column(step * radius, images) * self.threat.steepest_step(gradient, 1.0)
             images = self._within(moved, rows, radius)
 
     def _ask(self, value: Value, images: Tensor, rows: Tensor, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,9 +193,7 @@ class _Walk:
         else:
             images = images.detach().requires_grad_()
             values, logits = value(images, rows)
-            (gradient,) = torch.autograd.grad(values.sum(), images)
-            # A gradient that is not a number points nowhere; nought leaves that pixel where it is.
-            gradient = self._free(torch.nan_to_num(gradient, 0.0, 0.0, 0.0), images.detach())
+            gradient = self._free(uphill(values, images), images.detach())
         return values.detach(), gradient, checked_logits(logits.detach(), labels).argmax(1) != labels
 
     def _free(self, gradient: Tensor, images: Tensor) -> Tensor:
@@ -212,11 +210,11 @@ class _Walk:
     def _within(self, images: Tensor, rows: Tensor, radius: Tensor) -> Tensor:
         """The nearest images allowed when every image has its own radius."""
         clean = self.x[rows]
-        difference, limit = images - clean, _column(radius, images)
+        difference, limit = images - clean, column(radius, images)
         if self.threat.norm == "linf":
             difference = torch.minimum(torch.maximum(difference, -limit), limit)
         else:
-            length = _column(difference.flatten(1).norm(dim=1), images)
+            length = column(difference.flatten(1).norm(dim=1), images)
             difference = difference * (limit / length.clamp_min(1e-12)).clamp_max(1)
         return (clean + difference).clamp(self.threat.low, self.threat.high)
 
@@ -253,7 +251,3 @@ def _to_boundary(values: Tensor, gradient: Tensor, threat: Threat) -> Tensor:
 def _cosine(share: float) -> float:
     """From 1 to 0."""
     return (1 + math.cos(math.pi * share)) / 2
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -24,6 +24,17 @@ EmbeddingLoss = Callable[[Tensor, Tensor], Tensor]
 OBJECTIVES: Registry[Objective] = Registry("objective")
 
 
+def uphill(values: Float[Tensor, "N"], images: Float[Tensor, "N *shape"]) -> Float[Tensor, "N *shape"]:
+    """The gradient of each value with respect to its image, as attacks use it: see `usable`."""
+    (gradient,) = torch.autograd.grad(values.sum(), images)
+    return usable(gradient)
+
+
+def usable(gradient: Float[Tensor, "N *shape"]) -> Float[Tensor, "N *shape"]:
+    """A gradient that is not a number points nowhere; nought leaves that pixel where it is."""
+    return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+
+
 def _on_logits(name: str) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]]:
     def enter(value: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
         def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import Objective
+from repulse.attacks.objectives import Objective, uphill
 from repulse.attacks.threat import Threat
 from repulse.errors import RepulseError
 
@@ -70,16 +70,14 @@ class PGD(Attack):
                     backward += len(left)
                     images = images.detach().requires_grad_()
                     values, logits = self.objective(model, images, y[left])
-                    (gradient,) = torch.autograd.grad(values.sum(), images)
+                    gradient = uphill(values, images)
                 images = images.detach()
                 fooled = checked_logits(logits.detach(), y[left]).argmax(1) != y[left]
                 best[left] = images
                 staying = (~fooled).nonzero().flatten()
                 left, images = left[staying], images[staying]
                 if not last:
-                    # A gradient that is not a number points nowhere; nought leaves that pixel where it is.
-                    gradient = torch.nan_to_num(gradient[staying], 0.0, 0.0, 0.0)
-                    images = threat.project(images + threat.steepest_step(gradient, step), x[left])
+                    images = threat.project(images + threat.steepest_step(gradient[staying], step), x[left])
         return Perturbed(best, forward, backward)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import margin
+from repulse.attacks.objectives import margin, uphill
 from repulse.attacks.threat import Threat
 from repulse.errors import RepulseError
 
@@ -114,9 +114,8 @@ def _margin_by_gradient(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, 
     for _ in range(CANARY_STEPS):
         images = images.detach().requires_grad_()
         values = margin(model(images), y)
-        (gradient,) = torch.autograd.grad(values.sum(), images)
         best = torch.maximum(best, values.detach())
-        step = threat.steepest_step(torch.nan_to_num(gradient, 0.0, 0.0, 0.0), threat.eps / 4)
+        step = threat.steepest_step(uphill(values, images), threat.eps / 4)
         images = threat.project(images.detach() + step, x)
     return best
 

@@ -58,7 +58,7 @@ class Threat:
         if self.norm == "linf":
             difference = difference.clamp(-self.eps, self.eps)
         else:
-            length = _column(difference.flatten(1).norm(dim=1), difference)
+            length = column(difference.flatten(1).norm(dim=1), difference)
             difference = difference * (self.eps / length.clamp_min(1e-12)).clamp_max(1)
         return (clean + difference).clamp(self.low, self.high)
 
@@ -67,21 +67,21 @@ class Threat:
         if self.norm == "linf":
             return (clean + self.eps * (2 * noise.uniform(clean, key) - 1)).clamp(self.low, self.high)
         direction = noise.normal(clean, key)
-        direction = direction / _column(direction.flatten(1).norm(dim=1).clamp_min(1e-12), direction)
+        direction = direction / column(direction.flatten(1).norm(dim=1).clamp_min(1e-12), direction)
         # The share of a ball's volume inside radius r is r^dim, so the radius is a dim-th root of a uniform number.
         radius = noise.uniform(clean.flatten(1)[:, 0], key + 1) ** (1 / clean.shape[1:].numel())
-        return (clean + self.eps * _column(radius, clean) * direction).clamp(self.low, self.high)
+        return (clean + self.eps * column(radius, clean) * direction).clamp(self.low, self.high)
 
     def steepest_step(self, gradient: Float[Tensor, "N *shape"], size: float) -> Float[Tensor, "N *shape"]:
         """The step of length `size` in the norm along which a linear function rises most; nought where it is flat."""
         if self.norm == "linf":
             return size * gradient.sign()
         # Scaled by its largest entry first: the square of a tiny gradient is nought in float32.
-        largest = _column(gradient.flatten(1).abs().amax(1), gradient)
+        largest = column(gradient.flatten(1).abs().amax(1), gradient)
         scaled = torch.where(largest > 0, gradient / largest.clamp_min(1e-38), torch.zeros_like(gradient))
-        return size * scaled / _column(scaled.flatten(1).norm(dim=1).clamp_min(1e-12), scaled)
+        return size * scaled / column(scaled.flatten(1).norm(dim=1).clamp_min(1e-12), scaled)
 
 
-def _column(values: Tensor, like: Tensor) -> Tensor:
+def column(values: Tensor, like: Tensor) -> Tensor:
     """One value per image, shaped so that it multiplies images."""
     return values.reshape(-1, *[1] * (like.ndim - 1))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from repulse.attacks.attack import Attack, Perturbed, attackable, checked_logits
 from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import margin
-from repulse.attacks.threat import Threat
+from repulse.attacks.objectives import margin, uphill
+from repulse.attacks.threat import Threat, column
 from repulse.errors import RepulseError
 
 
@@ -73,12 +73,10 @@ class Transfer(Attack):
     def _gradient(self, images: Tensor, y: Tensor) -> Tensor:
         images = images.detach().requires_grad_()
         values = margin(checked_logits(self.surrogate(images), y), y)
-        (gradient,) = torch.autograd.grad(values.sum(), images)
-        # A gradient that is not a number points nowhere; nought leaves that pixel where it is.
-        return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+        return uphill(values, images)
 
 
 def _unit(gradient: Tensor) -> Tensor:
     """Of unit L1 norm, as in the source (eq. 6), or nought."""
     length = gradient.flatten(1).abs().sum(1).clamp_min(1e-38)
-    return gradient / length.reshape(-1, *[1] * (gradient.ndim - 1))
+    return gradient / column(length, gradient)

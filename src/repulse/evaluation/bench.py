@@ -119,15 +119,7 @@ class Bench:
         # Left inference mode by a copy, so that it may be indexed and written like any tensor.
         return torch.cat(found).clone(), classes
 
-    def attack(
-        self,
-        attack: Attack,
-        threat: Threat,
-        stage: str,
-        *,
-        after: Outcome | None = None,
-        among: Bool[Tensor, "N"] | None = None,
-    ) -> Outcome:
+    def attack(self, attack: Attack, threat: Threat, stage: str, *, after: Outcome | None = None) -> Outcome:
         """Attack all images that the model gets right.
 
         Args:
@@ -135,31 +127,9 @@ class Bench:
             threat: the ball.
             stage: what progress and the journal call it; another attack needs another name.
             after: an earlier outcome; what it fooled counts, and is not attacked again.
-            among: which images to attack at all; None: all.
         """
-        prediction, adversarial, robust = self.natural.clone(), self.images.clone(), self.right.clone()
-        todo = robust if after is None else robust & after.robust
-        todo = (todo if among is None else todo & among).nonzero().flatten()
-        parts = torch.split(todo, self.batch_size) if len(todo) else ()
-
-        def work(index: int) -> Part:
-            return self._attack_batch(attack, threat, stage, index, parts[index])
-
-        def told(index: int) -> None:
-            self.progress(stage, min((index + 1) * self.batch_size, len(todo)), len(todo))
-
-        forward = backward = 0
-        seconds = largest = 0.0
-        for rows, part in zip(parts, self.journal.each(stage, len(parts), work, told), strict=True):
-            won = rows[part["fooled"]]
-            robust[won] = False
-            prediction[won], adversarial[won] = part["prediction"], part["adversarial"]
-            self.smallest[won] = torch.minimum(self.smallest[won], part["distance"])
-            forward += int(part["passes"][0])
-            backward += int(part["passes"][1])
-            seconds += float(part["seconds"])
-            largest = max(largest, float(part["distance"].amax()) if len(won) else 0.0)
-        outcome = Outcome(robust, prediction, adversarial, forward, backward, seconds, largest, len(todo))
+        todo = self.right if after is None else self.right & after.robust
+        outcome = self._run(stage, todo, lambda index, rows: self._attack_batch(attack, threat, stage, index, rows))
         return outcome if after is None else outcome.after(after)
 
     def minimum(self, attack: FMN, threat: Threat, stage: str) -> Outcome:
@@ -170,25 +140,27 @@ class Bench:
             threat: the ball.
             stage: what progress and the journal call it.
         """
-        prediction, adversarial, robust = self.natural.clone(), self.images.clone(), self.right.clone()
-        todo = robust.nonzero().flatten()
-        parts = torch.split(todo, self.batch_size) if len(todo) else ()
+        return self._run(stage, self.right, lambda index, rows: self._minimum_batch(attack, threat, stage, index, rows))
 
-        def work(index: int) -> Part:
-            return self._minimum_batch(attack, threat, stage, index, parts[index])
+    def _run(self, stage: str, which: Bool[Tensor, "N"], batch: Callable[[int, Tensor], Part]) -> Outcome:
+        """Work through some images batch by batch, by way of the journal."""
+        prediction, adversarial, robust = self.natural.clone(), self.images.clone(), self.right.clone()
+        todo = which.nonzero().flatten()
+        parts = torch.split(todo, self.batch_size) if len(todo) else ()
 
         def told(index: int) -> None:
             self.progress(stage, min((index + 1) * self.batch_size, len(todo)), len(todo))
 
+        done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), told)
         forward = backward = 0
         seconds = largest = 0.0
-        for rows, part in zip(parts, self.journal.each(stage, len(parts), work, told), strict=True):
+        for rows, part in zip(parts, done, strict=True):
             self.smallest[rows] = torch.minimum(self.smallest[rows], part["distance"])
-            inside = part["distance"] <= threat.eps
-            won = rows[inside]
+            won = rows[part["fooled"]]
             robust[won] = False
-            prediction[won], adversarial[won] = part["prediction"][inside], part["adversarial"][inside]
-            largest = max(largest, float(part["distance"][inside].amax()) if len(won) else 0.0)
+            prediction[won], adversarial[won] = part["prediction"], part["adversarial"]
+            if len(won):
+                largest = max(largest, float(part["distance"][part["fooled"]].amax()))
             forward += int(part["passes"][0])
             backward += int(part["passes"][1])
             seconds += float(part["seconds"])
@@ -203,13 +175,8 @@ class Bench:
                 prediction = self.model(found.images).argmax(1).clone()
         # What fools the folded copy but not the model was a matter of rounding, and proves nothing.
         distance = torch.where(prediction != labels, found.distance, torch.inf)
-        return {
-            "prediction": prediction.cpu(),
-            "adversarial": found.images.cpu(),
-            "distance": distance.cpu(),
-            "passes": torch.tensor([found.forward_passes + len(rows), found.backward_passes]),
-            "seconds": torch.tensor(time.perf_counter() - started, dtype=torch.float64),
-        }
+        passes = (found.forward_passes + len(rows), found.backward_passes)
+        return _part(distance <= threat.eps, prediction, found.images, distance, passes, started)
 
     def _attack_batch(self, attack: Attack, threat: Threat, stage: str, index: int, rows: Tensor) -> Part:
         """What an attack found on some images, confirmed on the model itself."""
@@ -236,14 +203,8 @@ class Bench:
             raise AssertionError(
                 f"{stage}: an adversarial image lies {distance.max()} away, more than eps={threat.eps}"
             )
-        return {
-            "fooled": fooled.cpu(),
-            "prediction": prediction[fooled].cpu(),
-            "adversarial": adversarial[fooled].cpu(),
-            "distance": distance[fooled].float().cpu(),
-            "passes": torch.tensor([forward, backward]),
-            "seconds": torch.tensor(time.perf_counter() - started, dtype=torch.float64),
-        }
+        nearest = torch.where(fooled, distance, torch.inf)
+        return _part(fooled, prediction, adversarial, nearest, (forward, backward), started)
 
     @contextmanager
     def _dice(self, stage: str, index: int) -> Iterator[None]:
@@ -254,6 +215,20 @@ class Bench:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive_seed(self.seed, "dice", stage, index))
             yield
+
+
+def _part(
+    fooled: Tensor, prediction: Tensor, adversarial: Tensor, nearest: Tensor, passes: tuple[int, int], started: float
+) -> Part:
+    """What the journal keeps of a batch: of all its images how near the nearest success is, and those that fool."""
+    return {
+        "fooled": fooled.cpu(),
+        "prediction": prediction[fooled].cpu(),
+        "adversarial": adversarial[fooled].cpu(),
+        "distance": nearest.float().cpu(),
+        "passes": torch.tensor(passes),
+        "seconds": torch.tensor(time.perf_counter() - started, dtype=torch.float64),
+    }
 
 
 def device_of(model: nn.Module, images: Tensor) -> torch.device:

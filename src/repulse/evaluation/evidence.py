@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from repulse.attacks import OBJECTIVES, PGD, Attack, Threat, fgsm
 from repulse.attacks.attack import attackable
 from repulse.attacks.noise import Noise
+from repulse.attacks.objectives import usable
 from repulse.evaluation.bench import Bench, Outcome
+from repulse.evaluation.expectation import ROUNDING
 from repulse.evaluation.record import Group
 from repulse.seeding import derive_seed
 
@@ -218,22 +220,21 @@ class Evidence:
     def _differ(self, batch: _Batch) -> tuple[Tensor]:
         with torch.no_grad():
             first, second = self.model(batch.x), self.model(batch.x)
-        # Kernels of a GPU may add in another order; a ten-thousandth of the logits' spread is far above that.
         spread = first.amax(1) - first.amin(1)
-        return ((first - second).abs().amax(1) > 1e-4 * spread,)
+        return ((first - second).abs().amax(1) > ROUNDING * spread,)
 
     def _walk(self, batch: _Batch) -> tuple[Tensor]:
         moved, margins = batch, []
         for _ in range(STEPS):
             values, gradient = self._climb("margin", moved)
             margins.append(values)
-            step = self.threat.steepest_step(torch.nan_to_num(gradient, 0.0, 0.0, 0.0), self.threat.eps / 4)
+            step = self.threat.steepest_step(usable(gradient), self.threat.eps / 4)
             moved = batch._replace(x=self.threat.project(moved.x + step, batch.x))
         return (torch.stack([*margins, self._margin(moved)], 1),)
 
     def _promise(self, batch: _Batch) -> tuple[Tensor]:
         values, gradient = self._climb("margin", batch)
-        gradient = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+        gradient = usable(gradient)
         step = self.threat.steepest_step(gradient, self.threat.eps / 10)
         moved = batch._replace(x=(batch.x + step).clamp(self.threat.low, self.threat.high))
         gained = self._margin(moved) - values

@@ -18,6 +18,7 @@ from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.evidence import STEPS, Evidence
 from repulse.evaluation.record import CheckRecord, Group
 from repulse.registry import Registry
+from repulse.units import in_percent
 
 Seen = tuple[float | None, str]
 """The measured figure, and what was seen in words; no figure where the question cannot be asked."""
@@ -128,10 +129,6 @@ def _share(mask: Tensor) -> float:
     return mask.double().mean().item()
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 @_check(
     "the-model-is-deterministic",
     "Does the model answer the same question twice in the same way?",
@@ -145,7 +142,7 @@ def _percent(share: float) -> str:
 def deterministic(seen: Evidence) -> Seen:
     """Share of images whose logits differ between two calls."""
     share = _share(seen.unsteady)
-    return share, f"Asked twice, the model gave {_percent(share)} of the images different logits."
+    return share, f"Asked twice, the model gave {in_percent(share)} of the images different logits."
 
 
 @_check(
@@ -161,7 +158,7 @@ def deterministic(seen: Evidence) -> Seen:
 def margin_gradient(seen: Evidence) -> Seen:
     """Share of images at which the gradient of the margin is nought or not a number."""
     share = _share(seen.slope("margin").vanished)
-    return share, f"At {_percent(share)} of the images the margin of the logits has no usable gradient."
+    return share, f"At {in_percent(share)} of the images the margin of the logits has no usable gradient."
 
 
 @_check(
@@ -178,7 +175,7 @@ def saturation(seen: Evidence) -> Seen:
     """Share of images at which cross-entropy is exactly nought, or its gradient is nought or not a number."""
     slope = seen.slope("cross-entropy")
     share = _share((slope.values == 0) | slope.vanished)
-    return share, f"At {_percent(share)} of the images cross-entropy is exactly zero or has no usable gradient."
+    return share, f"At {in_percent(share)} of the images cross-entropy is exactly zero or has no usable gradient."
 
 
 @_check(
@@ -220,7 +217,7 @@ def participation(seen: Evidence) -> Seen:
 def promises(seen: Evidence) -> Seen:
     """Share of images at which the margin rises by 1/4 to 4 times of what the gradient says, over a step of eps/10."""
     share = _share(seen.kept_promises)
-    return share, f"A step of a tenth of eps did about what the gradient promises on {_percent(share)} of the images."
+    return share, f"A step of a tenth of eps did about what the gradient promises on {in_percent(share)} of the images."
 
 
 @_check(
@@ -237,7 +234,7 @@ def promises(seen: Evidence) -> Seen:
 def rising(seen: Evidence) -> Seen:
     """Share of images for which the margin at the end of PGD is above that at the start."""
     share = _share(seen.path[-1] > seen.path[0])
-    return share, f"PGD-{STEPS} ended nearer to a wrong class than it began on {_percent(share)} of the images."
+    return share, f"PGD-{STEPS} ended nearer to a wrong class than it began on {in_percent(share)} of the images."
 
 
 @_check(
@@ -259,7 +256,7 @@ def finished(seen: Evidence) -> Seen:
         return None, "The attack never got better at all."
     last = best[-1] - best[-1 - STEPS // 4]
     share = (last[rising] / rise[rising]).median().item()
-    return share, f"On the middle image {_percent(share)} of what PGD-{STEPS} gained came in its last quarter."
+    return share, f"On the middle image {in_percent(share)} of what PGD-{STEPS} gained came in its last quarter."
 
 
 @_check(
@@ -275,7 +272,7 @@ def finished(seen: Evidence) -> Seen:
 def silent_success(seen: Evidence) -> Seen:
     """Share of images that some step of PGD fooled and the last one did not."""
     share = _share((seen.path > 0).any(0) & (seen.path[-1] <= 0))
-    return share, f"PGD-{STEPS} fooled the model on its way but not at its end on {_percent(share)} of the images."
+    return share, f"PGD-{STEPS} fooled the model on its way but not at its end on {in_percent(share)} of the images."
 
 
 @_check(
@@ -309,7 +306,7 @@ def falling(seen: Evidence) -> Seen:
 def whole_space(seen: Evidence) -> Seen:
     """Robust accuracy under PGD where the ball is the whole range of pixels."""
     share = _share(seen.whole_space)
-    return share, f"Allowed every image there is, PGD failed on {_percent(share)} of the images."
+    return share, f"Allowed every image there is, PGD failed on {in_percent(share)} of the images."
 
 
 @_check(
@@ -325,7 +322,7 @@ def whole_space(seen: Evidence) -> Seen:
 def iterative(seen: Evidence) -> Seen:
     """Share of images that a single step fooled and many steps did not."""
     share = _share(seen.ladder[1.0] & seen.cross_entropy & ~seen.single_step)
-    return share, f"One step fooled {_percent(share)} of the images that PGD-{STEPS} did not."
+    return share, f"One step fooled {in_percent(share)} of the images that PGD-{STEPS} did not."
 
 
 @_check(
@@ -342,7 +339,7 @@ def converged(seen: Evidence) -> Seen:
     """Share of images that a longer PGD fooled, beyond all attacks of the evaluation."""
     baseline = seen.survivors if seen.found else seen.ladder[1.0]
     share = _share(baseline & ~seen.more_steps(50, 2))
-    return share, f"PGD-50 with two new starts fooled {_percent(share)} of the images beyond all other attacks."
+    return share, f"PGD-50 with two new starts fooled {in_percent(share)} of the images beyond all other attacks."
 
 
 @_check(
@@ -360,7 +357,7 @@ def black_box(seen: Evidence) -> Seen:
     own = _share(seen.random_points(25))
     gained = seen.black_box_gain()
     share = own if gained is None else max(own, _share(gained))
-    return share, f"Attacks without gradients fooled {_percent(share)} of the images beyond all others."
+    return share, f"Attacks without gradients fooled {in_percent(share)} of the images beyond all others."
 
 
 @_check(
@@ -379,7 +376,7 @@ def training_loss(seen: Evidence) -> Seen:
     if paper is None or logits is None:
         return None, "No attack on the training loss ran beside attacks on the logits."
     share = max(_share(paper) - _share(logits), 0.0)
-    return share, f"The training loss left {_percent(share)} of the images more than the logits did."
+    return share, f"The training loss left {in_percent(share)} of the images more than the logits did."
 
 
 @_check(
@@ -395,4 +392,4 @@ def training_loss(seen: Evidence) -> Seen:
 def objectives_agree(seen: Evidence) -> Seen:
     """Robust accuracy under PGD on cross-entropy, minus that under PGD on the margin."""
     share = max(_share(seen.cross_entropy) - _share(seen.ladder[1.0]), 0.0)
-    return share, f"PGD-{STEPS} on cross-entropy left {_percent(share)} of the images more than on the margin."
+    return share, f"PGD-{STEPS} on cross-entropy left {in_percent(share)} of the images more than on the margin."

@@ -12,13 +12,13 @@ from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from repulse.attacks.attack import attackable, checked_logits
 from repulse.errors import RepulseError
 from repulse.evaluation.expectation import is_random
 from repulse.evaluation.record import CheckRecord
+from repulse.units import in_percent
 
 # How many images the other ways to scale the inputs are tried on.
 IMAGES = 256
@@ -302,8 +302,8 @@ def _scaling(seen: _Seen) -> CheckRecord:
         sentence = f"None of {len(tried)} other ways to scale the images fits the model much better."
     else:
         sentence = (
-            f"The model is right on {_percent(_share(right))} of the images as they are, but on "
-            f"{_percent(_share(tried[best]))} when they are {best.name}: {best.remedy}."
+            f"The model is right on {in_percent(_share(right))} of the images as they are, but on "
+            f"{in_percent(_share(tried[best]))} when they are {best.name}: {best.remedy}."
         )
     return record.model_copy(update={"passed": passed, "measured": gain, "sentence": sentence})
 
@@ -339,8 +339,8 @@ def _labels(seen: _Seen) -> CheckRecord:
         sentence = "Neither labels that count from 1 nor classes in another order fit the model much better."
     else:
         sentence = (
-            f"The model is right on {_percent(_share(right))} of the images with these labels, but would be on "
-            f"{_percent(_share(better))} with others: {best}."
+            f"The model is right on {in_percent(_share(right))} of the images with these labels, but would be on "
+            f"{in_percent(_share(better))} with others: {best}."
         )
     return CheckRecord(
         name="labels-fit",
@@ -362,6 +362,8 @@ def _best_order(seen: _Seen) -> tuple[Int64[Tensor, "n"], Bool[Tensor, "M"]]:
     counts.index_put_(
         (seen.labels[~judged], seen.predicted[~judged]), torch.ones(1, dtype=torch.int64), accumulate=True
     )
+    from scipy.optimize import linear_sum_assignment
+
     label, output = linear_sum_assignment(counts.numpy(), maximize=True)
     order = torch.full((outputs,), -1)
     chosen, fitting = torch.from_numpy(output), torch.from_numpy(label)
@@ -388,10 +390,10 @@ def _chance(seen: _Seen) -> CheckRecord:
     if passed is None:
         sentence = "There are too few images, or too few classes among them, to tell the model from chance."
     elif passed:
-        sentence = f"The model is right on {_percent(measured)} of the images, more than a guess would be."
+        sentence = f"The model is right on {in_percent(measured)} of the images, more than a guess would be."
     else:
         sentence = (
-            f"The model is right on {_percent(measured)} of the images, no better than always naming the commonest "
+            f"The model is right on {in_percent(measured)} of the images, no better than always naming the commonest "
             "class. Make sure that the weights were loaded, and that images and labels are those it was made for."
         )
     return CheckRecord(
@@ -490,10 +492,6 @@ def _much_better(other: Bool[Tensor, "M"], given: Bool[Tensor, "M"]) -> bool:
 
 def _share(mask: Tensor) -> float:
     return mask.double().mean().item() if len(mask) else 0.0
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,6 +9,8 @@ from torch import Tensor
 from repulse.attacks import OBJECTIVES, Threat
 from repulse.attacks.attack import attackable
 from repulse.attacks.noise import Noise
+from repulse.attacks.objectives import usable
+from repulse.attacks.threat import column
 from repulse.errors import RepulseError
 from repulse.evaluation.bench import Bench
 from repulse.seeding import derive_seed
@@ -71,7 +73,7 @@ def _plane(bench: Bench, adversarial: Tensor, row: Tensor, threat: Threat, axis:
     coordinates = torch.cartesian_prod(axis, axis)
     found = []
     for part in torch.split(coordinates, bench.batch_size):
-        y, x = (column.reshape(-1, *[1] * (clean.ndim - 1)).to(clean.dtype) for column in part.T)
+        y, x = (column(along, clean).to(clean.dtype) for along in part.T)
         points = (clean + x * along + y * across).clamp(threat.low, threat.high).to(bench.device)
         with torch.inference_mode():
             values, _ = OBJECTIVES["margin"](bench.model, points, bench.labels[row].expand(len(part)).to(bench.device))
@@ -102,4 +104,4 @@ def _gradient(bench: Bench, clean: Tensor, row: Tensor) -> Tensor:
     if not values.requires_grad:
         return torch.zeros_like(clean)
     (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
-    return torch.zeros_like(clean) if gradient is None else gradient.nan_to_num(0.0, 0.0, 0.0).cpu()
+    return torch.zeros_like(clean) if gradient is None else usable(gradient).cpu()

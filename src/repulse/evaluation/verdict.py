@@ -8,6 +8,7 @@ from math import sqrt
 from repulse.errors import RepulseError
 from repulse.evaluation.masking import CHECKS
 from repulse.evaluation.record import CheckRecord, Group, VerdictRecord
+from repulse.units import in_percent
 
 # By how much a paper-style figure may exceed the worst case: honest models lose a few points to stronger attacks, too.
 PAPER_TOLERANCE = 0.05
@@ -79,31 +80,33 @@ def judge(
     reasons = [check.sentence for check in serious] + [reason for reason, _ in missing]
     next_steps = [_remedy(check) for check in serious] + [step for _, step in missing]
     if serious:
-        next_steps.append(f"Until then {_percent(worst)} is only an upper bound: a better attack may leave less.")
+        next_steps.append(f"Until then {in_percent(worst)} is only an upper bound: a better attack may leave less.")
     if claim_by == "claimed" and claim < worst - tolerance:
         reasons.append(
-            f"The claim of {_percent(claim)} is lower than what was found here: if it comes from stronger attacks on "
+            f"The claim of {in_percent(claim)} is lower than what was found here: if it comes from stronger attacks on "
             "the same images, quote the claim."
         )
     if error > 0.05:
         next_steps.append(f"Measure more images: with {count} the figure may be off by {100 * error:.0f} points.")
 
-    quote = f"at most {_percent(worst)} of the images are robust"
+    quote = f"at most {in_percent(worst)} of the images are robust"
     if overstated:
         word = "overstated"
         who = "The claim" if claim_by == "claimed" else claim_by
         summary = (
-            f"{who} says {_percent(claim)}, but {quote}: quote {_percent(worst)}. "
+            f"{who} says {in_percent(claim)}, but {quote}: quote {in_percent(worst)}. "
             f"The attack that fooled the most is {found_by}."
         )
     elif serious or missing:
         word = "not established"
         why = "checks show that attacks fail on this model for other reasons" if serious else "too little was tried"
-        summary = f"As far as was tried, {quote} (natural accuracy {_percent(natural)}), but {why}: don't quote it yet."
+        summary = (
+            f"As far as was tried, {quote} (natural accuracy {in_percent(natural)}), but {why}: don't quote it yet."
+        )
     else:
         word = "believable"
         summary = (
-            f"Quote {_percent(worst)} (natural accuracy {_percent(natural)}): no attack found more, "
+            f"Quote {in_percent(worst)} (natural accuracy {in_percent(natural)}): no attack found more, "
             "and no check gives a reason to doubt that the attacks work."
         )
     return VerdictRecord.model_validate(
@@ -137,7 +140,3 @@ def _paper_style(
 def _remedy(check: CheckRecord) -> str:
     # Checks of how a model is used come from elsewhere, and their sentences say what to do.
     return CHECKS[check.name].remedy if check.name in CHECKS else check.sentence
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

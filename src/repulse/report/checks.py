@@ -10,6 +10,7 @@ from repulse.report.tables import Cell, Table
 from repulse.report.words import percent, plain
 
 _FAILED = ("failed, serious", "failed")
+_ORDER = (*_FAILED, "passed", "not asked")
 
 
 def outcome(check: CheckRecord) -> str:
@@ -21,14 +22,13 @@ def outcome(check: CheckRecord) -> str:
 
 def ranked(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
     """Serious failures first, then other failures, what passed, and what was not asked."""
-    order = (*_FAILED, "passed", "not asked")
-    return sorted(checks, key=lambda check: order.index(outcome(check)))
+    return sorted(checks, key=lambda check: _ORDER.index(outcome(check)))
 
 
 def tally(record: Record) -> str:
     """How many checks came out how: '9 passed, 1 failed, serious, 2 not asked'."""
     outcomes = [outcome(check) for check in record.checks]
-    counts = ((outcomes.count(each), each) for each in (*_FAILED, "passed", "not asked"))
+    counts = ((outcomes.count(each), each) for each in _ORDER)
     return "; ".join(f"{count} {each}" for count, each in counts if count)
 
 
@@ -60,8 +60,7 @@ def matrix(entries: Sequence[Entry]) -> Table | None:
 
     def worst(name: str) -> int:
         # Places in the ranking of a single table: the least of any model.
-        order = (*_FAILED, "passed", "not asked")
-        return min(order.index(outcome(each[name])) for each in found if name in each)
+        return min(_ORDER.index(outcome(each[name])) for each in found if name in each)
 
     rows = []
     for name in sorted(asked, key=worst):
