@@ -1,10 +1,13 @@
 """Our ensembles beside the AutoAttack of PyPI, torchattacks and ART: robust accuracy, time, passes, memory, in one run.
 
     python benchmarks/attacks.py --runs runs/cifar10-jpeg75/{softmax,paper,fgsm-rs} --data FOLDER
+    python benchmarks/attacks.py --runs runs/cifar10-jpeg75/simplex-cosine --linear --data FOLDER --update
 
 Needs `pip install pyautoattack torchattacks adversarial-robustness-toolbox`; tools that are not installed are left out.
 Each tool attacks each model in a process of its own, on the same images, all of which the model classifies right.
-Robust accuracy is counted by the same code for all: inside the ball, and wrong under the model itself.
+Robust accuracy is counted by the same code for all: inside the ball, and wrong under the model itself. Ours keep the
+memory that they free, as the command line does; the others run as they are. `--linear` adds a linear model, trained on
+the data within seconds. At the end stands how our ensembles compare with AutoAttack on each model.
 """
 
 from __future__ import annotations
@@ -16,21 +19,24 @@ import math
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repulse.attacks import Member, Square, Threat, ensemble
 from repulse.config import merge
-from repulse.data import subset
+from repulse.data import load_data, subset
 from repulse.environment import environment
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal
-from repulse.files import write_atomically
+from repulse.files import load_tensors, save_tensors, write_atomically
+from repulse.memory import keep_memory
 from repulse.runs import load_run, load_splits
 
 # Which package each tool needs; ours needs none.
@@ -48,6 +54,9 @@ TOOLS = {
 }
 
 SQUARE_QUERIES = 1000
+
+AUTOATTACK = "pyautoattack"
+ENSEMBLES = ("repulse standard", "repulse quick")
 
 
 class Counted(nn.Module):
@@ -85,7 +94,8 @@ def ours(name: str) -> Callable[[nn.Module, Tensor, Tensor, Threat], tuple[Tenso
         forward = backward = 0
         for member in members:
             outcome = bench.attack(member.attack, threat, member.label, after=outcome)
-            forward, backward = forward + outcome.forward_passes, backward + outcome.backward_passes
+            spent = outcome.passes.total
+            forward, backward = forward + spent[0], backward + spent[1]
         assert outcome is not None
         return outcome.adversarial, forward, backward
 
@@ -164,10 +174,45 @@ _THEIRS = {
 }
 
 
+def train_linear(data: str, path: Path, *, images: int = 20_000, epochs: int = 5) -> None:
+    """Logistic regression on pixels about mid-grey; its weights, turned to pixels in [0, 1], go to a file."""
+    train = load_data(data).train
+    some = subset(train, min(images, len(train)), 0)
+    x, y = some.fetch(torch.arange(len(some))).flatten(1).float() / 255, some.labels
+    torch.manual_seed(0)
+    model = linear(x.shape[1], len(train.class_names))
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
+    for _ in range(epochs):
+        for rows in torch.split(torch.randperm(len(x)), 128):
+            optimiser.zero_grad()
+            F.cross_entropy(model(x[rows] - 0.5), y[rows]).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    with torch.no_grad():
+        model[1].bias -= 0.5 * model[1].weight.sum(1)  # type: ignore[operator]
+    save_tensors(path, model.state_dict())
+
+
+def linear(pixels: int, classes: int) -> nn.Sequential:
+    """Pixels in [0, 1] to logits by one matrix."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
+
+
 def victim(run: Path, data: str, count: int) -> tuple[nn.Module, Tensor, Tensor, float]:
-    """The model of a run, `count` test images that it classifies right, and its natural accuracy on a larger sample."""
-    model, config, _ = load_run(run)
-    test = load_splits(merge(config, {"data": {"source": data, "validation": 0.0}}, "attacks")).test
+    """A model, `count` test images that it classifies right, and its natural accuracy on a larger sample.
+
+    Args:
+        run: a run folder, or the weights of a linear model.
+        data: where the images lie.
+        count: how many.
+    """
+    model: nn.Module
+    if run.is_file():
+        test, weights = load_data(data).test, load_tensors(run)[0]
+        model = linear(*weights["1.weight"].T.shape).eval()
+        model.load_state_dict(weights)
+    else:
+        model, config, _ = load_run(run)
+        test = load_splits(merge(config, {"data": {"source": data, "validation": 0.0}}, "attacks")).test
     some = subset(test, min(4 * count, len(test)), 0)
     x, y = some.fetch(torch.arange(len(some))).float() / 255, some.labels
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -178,6 +223,8 @@ def victim(run: Path, data: str, count: int) -> tuple[nn.Module, Tensor, Tensor,
 
 def measure(tool: str, run: Path, data: str, count: int, eps: float) -> dict[str, Any]:
     """What one tool finds on one model, and what it takes."""
+    # So that a comparison is with the tools as people run them, only ours keep their memory.
+    kept = TOOLS[tool] == "repulse" and keep_memory()
     model, x, y, natural = victim(run, data, count)
     model.requires_grad_(False)
     if TOOLS[tool] != "repulse":
@@ -195,7 +242,8 @@ def measure(tool: str, run: Path, data: str, count: int, eps: float) -> dict[str
         wrong = torch.cat([model(part).argmax(1) for part in torch.split(adversarial, 250)]) != y
     return {
         "tool": tool,
-        "model": run.name,
+        "model": run.stem if run.is_file() else run.name,
+        "keeps_memory": kept,
         "images": len(x),
         "natural_accuracy": natural,
         "robust_of_right": 1 - (wrong & inside).double().mean().item(),
@@ -208,6 +256,47 @@ def measure(tool: str, run: Path, data: str, count: int, eps: float) -> dict[str
     }
 
 
+def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Our ensembles beside AutoAttack, for each model that both were measured on in one run."""
+    found = {(row["model"], row["tool"]): row for row in rows if "failed" not in row}
+    compared = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        theirs = found.get((model, AUTOATTACK))
+        for tool in ENSEMBLES:
+            ours = found.get((model, tool))
+            # Other images, or another number of them, are no comparison.
+            if ours is None or theirs is None or ours["images"] != theirs["images"]:
+                continue
+            passes = [sum(row[f"{way}_passes_per_image"] for way in ("forward", "backward")) for row in (ours, theirs)]
+            compared.append(
+                {
+                    "model": model,
+                    "tool": tool,
+                    "images": ours["images"],
+                    "robust_of_right": ours["robust_of_right"],
+                    "robust_of_right_autoattack": theirs["robust_of_right"],
+                    "times_as_fast": ours["images_per_second"] / theirs["images_per_second"],
+                    "share_of_passes": passes[0] / passes[1],
+                    "share_of_peak_memory": ours["peak_megabytes"] / theirs["peak_megabytes"],
+                }
+            )
+    return compared
+
+
+def say(compared: list[dict[str, Any]]) -> str:
+    """The ratios as lines of text."""
+    lines = [
+        f"{'model':16} {'ensemble':17} {'images':>6} {'robust':>8} {AUTOATTACK:>13} {'times as fast':>13} {'passes':>7}"
+    ]
+    for row in compared:
+        lines.append(
+            f"{row['model']:16} {row['tool']:17} {row['images']:6} {100 * row['robust_of_right']:7.1f}% "
+            f"{100 * row['robust_of_right_autoattack']:12.1f}% {row['times_as_fast']:13.1f} "
+            f"{100 * row['share_of_passes']:6.0f}%"
+        )
+    return "\n".join(lines)
+
+
 def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The old rows, in their order, with those that were measured again in their places."""
     again = {(row["model"], row["tool"]): row for row in new}
@@ -216,9 +305,10 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
 
 
 def main() -> None:
-    """Every tool on every model, one process each."""
+    """Measure, keep the record, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="run folders of trained models")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="run folders of trained models")
+    parser.add_argument("--linear", action="store_true", help="a linear model, too, trained on the data in place")
     parser.add_argument("--data", required=True, help="folder of parquet files, or a Hub id")
     parser.add_argument("--images", type=int, default=100, help="images that the model classifies right")
     parser.add_argument("--eps", type=float, default=8 / 255)
@@ -232,8 +322,35 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.tools[0], options.runs[0], options.data, options.images, options.eps)))
         return
+    if not (options.runs or options.linear):
+        parser.error("name run folders (--runs), or --linear")
+    with tempfile.TemporaryDirectory() as folder:
+        models = list(options.runs)
+        if options.linear:
+            models.append(Path(folder) / "linear.safetensors")
+            train_linear(options.data, models[-1])
+        rows = compare(models, options)
+    compared = ratios(rows)
+    print(say(compared))
+    if options.update and options.results.is_file():
+        old = json.loads(options.results.read_text(encoding="utf-8"))
+        rows, compared = merged(old["rows"], rows), merged(old.get("beside_autoattack", []), compared)
+    flag = " --linear" if options.linear else ""
+    result = {
+        "command": f"python benchmarks/attacks.py --runs RUN ...{flag} --data FOLDER --images {options.images}",
+        "environment": environment(),
+        "eps": options.eps,
+        "rows": rows,
+        "beside_autoattack": compared,
+    }
+    write_atomically(options.results, json.dumps(result, indent=1) + "\n")
+
+
+def compare(models: list[Path], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every tool on every model, one process each."""
     rows: list[dict[str, Any]] = []
-    for run in options.runs:
+    for run in models:
+        name = run.stem if run.is_file() else run.name
         for tool in options.tools:
             if importlib.util.find_spec(TOOLS[tool]) is None:
                 print(f"{tool}: not installed, left out", file=sys.stderr)
@@ -243,21 +360,13 @@ def main() -> None:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 reason = done.stderr.strip().splitlines()[-1]
-                rows.append({"tool": tool, "model": run.name, "failed": reason})
-                print(f"{run.name}, {tool}: failed: {reason}", file=sys.stderr, flush=True)
+                rows.append({"tool": tool, "model": name, "failed": reason})
+                print(f"{name}, {tool}: failed: {reason}", file=sys.stderr, flush=True)
                 continue
             rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
             row = rows[-1]
-            print(f"{run.name}, {tool}: {100 * row['robust_of_right']:.1f} % in {row['seconds']:.1f} s", flush=True)
-    if options.update and options.results.is_file():
-        rows = merged(json.loads(options.results.read_text(encoding="utf-8"))["rows"], rows)
-    result = {
-        "command": f"python benchmarks/attacks.py --runs RUN ... --data FOLDER --images {options.images}",
-        "environment": environment(),
-        "eps": options.eps,
-        "rows": rows,
-    }
-    write_atomically(options.results, json.dumps(result, indent=1) + "\n")
+            print(f"{name}, {tool}: {100 * row['robust_of_right']:.1f} % in {row['seconds']:.1f} s", flush=True)
+    return rows
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
     python benchmarks/training.py --data FOLDER --output results/benchmarks/training.json
 
+Every epoch is measured in a process of its own, in turns, so that a machine that slows down slows all of them. Ours
+keep the memory that they free, as the command line does; the plain loop runs as Python runs it.
+
 - *prototypes / softmax*: seconds per epoch of simplex prototypes, and of the paper's method, over those of softmax
-  cross-entropy, all in our loop, taken in turns so that a machine that slows down slows all of them.
+  cross-entropy, all in our loop.
 - *our loop / plain loop*: seconds per epoch of our loop over those of a plain PyTorch loop, whose DataLoader transforms
   one image at a time (pad, crop, flip, to float, normalise), with the same network, batch size and optimiser.
 - *where the time goes*: shares of one of our epochs, measured by running its parts alone.
@@ -14,6 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from repulse.data import Augment, ImageSet, ImageSource, batches, load_data, subset
 from repulse.environment import environment
-from repulse.files import write_atomically
+from repulse.files import load_tensors, save_tensors, write_atomically
+from repulse.memory import keep_memory
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.presets import preset
 from repulse.prototypes import make_prototypes
@@ -34,6 +41,10 @@ from repulse.training import EpochMetrics, fit, make_fabric, make_loss
 from repulse.training.state import TrainingState
 
 BATCH = 128
+
+OURS = ("softmax", "simplex", "paper")
+PLAIN = {"plain loop, 0 workers": 0, "plain loop, 2 workers": 2}
+PARTS = "parts of an epoch"
 AUGMENT = Augment(crop_padding=4, flip="random")
 
 
@@ -114,8 +125,8 @@ def plain_epoch(images: ImageSet, workers: int) -> float:
     return time.perf_counter() - started
 
 
-def shares(images: ImageSet, epoch_seconds: float) -> dict[str, float]:
-    """Seconds of the parts of one of our epochs: batches alone, forward alone; backward and the rest by difference."""
+def parts(images: ImageSet) -> dict[str, float]:
+    """Seconds of parts of one of our epochs: batches alone, forward alone."""
     model, _ = classifier("softmax")
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     started = time.perf_counter()
@@ -127,16 +138,37 @@ def shares(images: ImageSet, epoch_seconds: float) -> dict[str, float]:
     for x, _ in our_batches(images):
         model(x)
     forward = time.perf_counter() - started - loading
-    return {
-        "loading and augmentation": loading,
-        "forward": forward,
-        "backward, optimiser and the rest": epoch_seconds - loading - forward,
-    }
+    return {"loading and augmentation": loading, "forward": forward}
 
 
 def our_batches(images: ImageSet) -> Any:
     """One epoch of augmented batches, as the loop takes them."""
     return batches(images, BATCH, epoch=0, seed=0, shuffle=True, augment=AUGMENT, channels_last=True)
+
+
+def measure(what: str, images: ImageSet) -> dict[str, float]:
+    """Seconds of one epoch, or of its parts, in this process."""
+    if what in PLAIN:
+        return {"epoch": plain_epoch(images, PLAIN[what])}
+    keep_memory()
+    return parts(images) if what == PARTS else {"epoch": our_epoch(what, images)}
+
+
+def apart(what: str, images: Path) -> dict[str, float]:
+    """The same in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--data", str(images), "--one", what]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{what} failed: {done.stderr.strip().splitlines()[-1]}")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def kept_images(path: Path) -> ImageSet:
+    """Images that the first process wrote for the others, which need not decode them again."""
+    tensors, about = load_tensors(path)
+    names = tuple(str(place) for place in range(int(about["classes"])))
+    return ImageSet(tensors["images"], tensors["labels"], names, about["name"], "train")
 
 
 def main() -> None:
@@ -146,16 +178,24 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000, help="training images per epoch")
     parser.add_argument("--rounds", type=int, default=5, help="epochs of each, taken in turns")
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/training.json"))
+    parser.add_argument("--one", help="one of them in this process, on images kept in a file; prints JSON")
     options = parser.parse_args()
+    if options.one is not None:
+        print(json.dumps(measure(options.one, kept_images(Path(options.data)))))
+        return
     train = load_data(options.data).train
     images = subset(train, options.images, 0)
     assert isinstance(images, ImageSet)
     seconds: dict[str, list[float]] = {}
-    for _ in range(options.rounds):
-        for name in ("softmax", "simplex", "paper"):
-            seconds.setdefault(name, []).append(our_epoch(name, images))
-        for workers in (0, 2):
-            seconds.setdefault(f"plain loop, {workers} workers", []).append(plain_epoch(images, workers))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "images.safetensors"
+        about = {"classes": str(len(images.class_names)), "name": images.name}
+        save_tensors(file, {"images": images.images, "labels": images.labels}, about)
+        for _ in range(options.rounds):
+            for name in (*OURS, *PLAIN):
+                seconds.setdefault(name, []).append(apart(name, file)["epoch"])
+        where = apart(PARTS, file)
+    where["backward, optimiser and the rest"] = statistics.median(seconds["softmax"]) - sum(where.values())
 
     def ratio(over: str, under: str) -> dict[str, float]:
         ratios = [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
@@ -174,7 +214,7 @@ def main() -> None:
             "plain loop without workers / ours": ratio("plain loop, 0 workers", "softmax"),
             "plain loop with 2 workers / ours": ratio("plain loop, 2 workers", "softmax"),
         },
-        "where_the_time_goes": shares(images, statistics.median(seconds["softmax"])),
+        "where_the_time_goes": where,
     }
     write_atomically(options.output, json.dumps(record, indent=1) + "\n")
     for name, values in record["ratios"].items():  # type: ignore[attr-defined]

@@ -10,22 +10,27 @@ from repulse.version import __version__
 
 if TYPE_CHECKING:
     from repulse.attacks import PGD, Threat
+    from repulse.certifying import certify_run
     from repulse.data import load_data
     from repulse.evaluation import evaluate
+    from repulse.evaluation.certify import certify
     from repulse.measuring import evaluate_run
     from repulse.models import PrototypeClassifier
     from repulse.prototypes import Prototypes, make_prototypes, measure
     from repulse.report import write_report
     from repulse.runs import load_run, train_run
-    from repulse.settings import EvaluationSettings
+    from repulse.settings import CertificationSettings, EvaluationSettings
 
 # PyTorch takes seconds to import, so each name is fetched when it is first asked for.
 _HOMES = {
+    "CertificationSettings": "repulse.settings",
     "EvaluationSettings": "repulse.settings",
     "PGD": "repulse.attacks",
     "PrototypeClassifier": "repulse.models",
     "Prototypes": "repulse.prototypes",
     "Threat": "repulse.attacks",
+    "certify": "repulse.evaluation.certify",
+    "certify_run": "repulse.certifying",
     "evaluate": "repulse.evaluation",
     "evaluate_run": "repulse.measuring",
     "load_data": "repulse.data",
@@ -38,12 +43,15 @@ _HOMES = {
 
 __all__ = [
     "PGD",
+    "CertificationSettings",
     "EvaluationSettings",
     "PrototypeClassifier",
     "Prototypes",
     "RepulseError",
     "Threat",
     "__version__",
+    "certify",
+    "certify_run",
     "evaluate",
     "evaluate_run",
     "load_data",

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from repulse.errors import RepulseError
 from repulse.registry import unknown_name
 from repulse.settings import FitSettings, RecipeSettings, Settings
+from repulse.units import Number
 
 S = TypeVar("S", bound=Settings)
 
@@ -54,17 +55,25 @@ class PrototypeSettings(Settings):
     dimension: int | None = Field(None, ge=1, description="d; none: the number of classes.")
     seed: int | None = Field(None, description="Seed of the method; none: the run's seed.")
     steps: int | None = Field(None, ge=1, description="Steps of an iterative method; none: its default.")
+    scale: float = Field(1.0, gt=0, description="Factor on the prototypes, once they are made or read.")
     file: Path | None = Field(None, description="Take prototypes from this safetensors file instead.")
 
 
 class ModelSettings(Settings):
     """The network."""
 
-    backbone: str = Field("small-cnn", description="small-cnn, fast, resnet18, wrn-28-10, wrn-34-10 or timm/NAME.")
+    backbone: str = Field(
+        "small-cnn",
+        description="small-cnn, fast, resnet18, wrn-28-10, wrn-34-10, lipschitz-cnn, linf-dist or timm/NAME.",
+    )
     width: float = Field(1.0, gt=0, description="Factor on the number of channels.")
     mirror: bool = Field(False, description="Average the embeddings of image and mirror image (not in training).")
-    readout: str = Field("cosine", description="linear, dot, cosine, l2 or linf.")
+    readout: str = Field("cosine", description="linear, dot, cosine, l2, linf or code.")
     temperature: float = Field(0.1, gt=0, description="Divides the readout to give the logits.")
+    standardise: bool = Field(
+        True, description="Divide by the deviation of each channel; off: a 1-Lipschitz backbone is that in pixels too."
+    )
+    learn_prototypes: bool = Field(False, description="Train the prototypes too, from where their method puts them.")
 
 
 class LossSettings(Settings):
@@ -72,6 +81,24 @@ class LossSettings(Settings):
 
     name: str = Field("cross-entropy", description="cross-entropy, linf, cosine, l2-squared, ...")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="For cross-entropy only.")
+    radius: Number | None = Field(
+        None, gt=0, description="Certified radius that linf-margin and linf-hinge ask for, in embeddings; none: 0.3."
+    )
+    offset: float | None = Field(
+        None, ge=0, description="Margin that certified losses ask for, as a distance of embeddings; none: 0.5."
+    )
+    margin_temperature: float | None = Field(
+        None, gt=0, description="How softly certified-cross-entropy asks, as a distance of embeddings; none: 0.25."
+    )
+    pull: float | None = Field(
+        None, ge=0, description="Weight of the distance to the own prototype (prototype-conformity); none: 1."
+    )
+    push: float | None = Field(
+        None, ge=0, description="Weight of the distances to the others (prototype-conformity); none: 0.00001."
+    )
+    repulsion: float | None = Field(
+        None, ge=0, description="Weight of the prototypes' largest cosines (repelling-prototypes); none: 1."
+    )
 
 
 class RunConfig(Settings):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from repulse.config import merge
+from repulse.config import RunConfig, merge
 from repulse.data import ImageSource, load_data, subset
 from repulse.errors import RepulseError
 from repulse.evaluation import About, Evaluation, EvaluationSettings, evaluate
 from repulse.evaluation.bench import Progress
 from repulse.foreign import load_foreign
-from repulse.runs import Checkpoint, load_run, load_splits
+from repulse.models import PrototypeClassifier
+from repulse.runs import Checkpoint, Classes, load_run, load_splits
 from repulse.training import make_loss
 from repulse.units import in_255ths
 
@@ -47,39 +50,18 @@ def evaluate_run(
     Raises:
         RepulseError: if the run, its checkpoint or its data cannot be read, or the data has other classes or shapes.
     """
-    model, config, classes = load_run(folder, checkpoint)
-    if source is not None:
-        config = merge(config, {"data": {"source": source, "name": config.data.name or classes.data_name}}, "source")
-    test = load_splits(merge(config, {"data": {"validation": 0.0}}, "evaluate")).test
-    _check_same_kind(test, classes.names, classes.image_shape)
-    some = test if images is None else subset(test, min(images, len(test)), settings.seed)
-    try:
-        model.to(_device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise RepulseError(f"cannot use device {device!r}: {str(error).splitlines()[0]}") from error
-    # Convolutions, and so attacks, are 1.4 times as fast on a CPU in this layout.
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loss = make_loss(config.loss.name, label_smoothing=config.loss.label_smoothing)
+    run = open_run(folder, checkpoint, images, settings.seed, source=source, device=device)
+    model, config, some = run.model, run.config, run.images
+    loss = make_loss(**config.loss.model_dump())
     place = output or folder / "evaluations" / threat_name(settings)
     evaluation = evaluate(
         model,
-        some.fetch(torch.arange(len(some))).float() / 255,
+        run.pixels(),
         some.labels,
         settings,
         # Cross-entropy on logits is what the default attacks; only other losses need the way through the embedding.
         training_loss=None if config.loss.name == "cross-entropy" else lambda z, y: loss.per_example(z, y, model),
-        about=About(
-            model=config.name,
-            description=(
-                f"{config.model.backbone}, {config.prototypes.method} prototypes in {model.prototypes.shape[1]}-d, "
-                f"{config.model.readout} readout, {config.loss.name} loss, {config.fit.epochs} epochs, "
-                f"{checkpoint} checkpoint"
-            ),
-            data=classes.data_name,
-            split=test.split,
-            class_names=classes.names,
-            command=command,
-        ),
+        about=run.about(command),
         progress=progress,
         folder=place,
     )
@@ -140,6 +122,68 @@ def evaluate_foreign(
         progress=progress,
         folder=output,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun:
+    """A run that is to be measured: its model on its device, and the images that are measured."""
+
+    model: PrototypeClassifier
+    config: RunConfig
+    classes: Classes
+    images: ImageSource
+    checkpoint: Checkpoint
+
+    def about(self, command: str) -> About:
+        """What records call the model and the data."""
+        config, dimension = self.config, self.model.prototypes.shape[1]
+        return About(
+            model=config.name,
+            description=(
+                f"{config.model.backbone}, {config.prototypes.method} prototypes in {dimension}-d, "
+                f"{config.model.readout} readout, {config.loss.name} loss, {config.fit.epochs} epochs, "
+                f"{self.checkpoint} checkpoint"
+            ),
+            data=self.classes.data_name,
+            split=self.images.split,
+            class_names=self.classes.names,
+            command=command,
+        )
+
+    def pixels(self) -> Tensor:
+        """All images, in [0, 1]."""
+        return self.images.fetch(torch.arange(len(self.images))).float() / 255
+
+
+def open_run(
+    folder: Path,
+    checkpoint: Checkpoint,
+    images: int | None,
+    seed: int,
+    *,
+    source: str | None = None,
+    device: str = "auto",
+) -> OpenedRun:
+    """Open a run folder to measure its model on its test images.
+
+    Args: as for `evaluate_run`; `seed` draws the subset.
+
+    Raises:
+        RepulseError: if the run, its checkpoint or its data cannot be read, or the data has other classes or shapes.
+    """
+    model, config, classes = load_run(folder, checkpoint)
+    if source is not None:
+        config = merge(config, {"data": {"source": source, "name": config.data.name or classes.data_name}}, "source")
+    test = load_splits(merge(config, {"data": {"validation": 0.0}}, "evaluate")).test
+    _check_same_kind(test, classes.names, classes.image_shape)
+    some = test if images is None else subset(test, min(images, len(test)), seed)
+    try:
+        model.to(_device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise RepulseError(f"cannot use device {device!r}: {str(error).splitlines()[0]}") from error
+    # Convolutions, and so attacks, are 1.4 times as fast on a CPU in this layout.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return OpenedRun(model, config, classes, some, checkpoint)
 
 
 def threat_name(settings: EvaluationSettings) -> str:

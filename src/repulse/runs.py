@@ -4,7 +4,7 @@
 |---|---|
 | `config.yaml` | the resolved configuration |
 | `environment.json` | versions, device, threads |
-| `prototypes.safetensors` | the class prototypes, with how they were made |
+| `prototypes.safetensors` | the class prototypes, with how they were made; learned ones start there |
 | `classes.json` | class names, image shape, normalisation, digest of the training data |
 | `metrics.csv` | one row per epoch |
 | `test.json` | natural accuracy of the trained model on all test images |
@@ -87,7 +87,7 @@ def train_run(
     prototypes = _prototypes(config, len(train.class_names))
     classes = _classes(train, config)
     model = build_model(config, prototypes, classes)
-    loss = make_loss(config.loss.name, label_smoothing=config.loss.label_smoothing)
+    loss = make_loss(**config.loss.model_dump())
     recipe = make_recipe(config.recipe)
     if fabric.is_global_zero:
         _write_head(folder, config, prototypes, classes)
@@ -195,8 +195,9 @@ def build_model(config: RunConfig, prototypes: Prototypes, classes: Classes) -> 
         config.model.readout,
         temperature=config.model.temperature,
         mean=classes.mean,
-        std=classes.std,
+        std=classes.std if config.model.standardise else (1.0,),
         mirror=config.model.mirror,
+        learn_prototypes=config.model.learn_prototypes,
     )
 
 
@@ -244,7 +245,7 @@ def _open_folder(folder: Path, config: RunConfig, resume: bool) -> TrainingState
         return None
     if not resume:
         raise RepulseError(f"{folder} holds a run already; go on with it by --resume, or name another folder")
-    changed = _differences(read_config(folder).model_dump(mode="json"), config.model_dump(mode="json"))
+    changed = differences(read_config(folder), config)
     if changed:
         raise RepulseError(f"cannot resume {folder} with other settings ({', '.join(changed)}); name another folder")
     if not (folder / STATE_FILE).is_file():
@@ -255,6 +256,11 @@ def _open_folder(folder: Path, config: RunConfig, resume: bool) -> TrainingState
 
 # Where and how fast a run goes may change when it is resumed; what it computes may not.
 _FREE_TO_CHANGE = {"fit.accelerator", "fit.devices", "fit.nodes", "fit.compile"}
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """The dotted names of settings by which two configurations compute different things."""
+    return _differences(old.model_dump(mode="json"), new.model_dump(mode="json"))
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -274,9 +280,10 @@ def _prototypes(config: RunConfig, n: int) -> Prototypes:
         prototypes = Prototypes.load(settings.file)
         if prototypes.n != n:
             raise RepulseError(f"{settings.file} holds {prototypes.n} prototypes, but the data has {n} classes")
-        return prototypes
+        return prototypes.scaled(settings.scale)
     seed = config.seed if settings.seed is None else settings.seed
-    return make_prototypes(settings.method, n, settings.dimension or n, seed=seed, steps=settings.steps)
+    made = make_prototypes(settings.method, n, settings.dimension or n, seed=seed, steps=settings.steps)
+    return made.scaled(settings.scale)
 
 
 def _classes(train: ImageSource, config: RunConfig) -> Classes:

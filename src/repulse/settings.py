@@ -59,7 +59,7 @@ class AveragingSettings(Settings):
 class RecipeSettings(Settings):
     """How a batch becomes what training minimises. What is left open has the recipe's own default."""
 
-    name: str = Field("standard", description="standard, noise, fgsm-rs, pgd, trades, input-gradient or jacobian.")
+    name: str = Field("standard", description="standard, fgsm-rs, pgd, trades, ...; a wrong one lists them all.")
     norm: Literal["linf", "l2"] | None = Field(None, description="Norm of the ball to be robust in.")
     eps: Number | None = Field(None, ge=0, description="Radius of the ball, in pixels of [0, 1]; none: 8/255.")
     steps: int | None = Field(None, ge=1, description="Attack steps; none: 7 (pgd), 10 (trades).")
@@ -68,6 +68,13 @@ class RecipeSettings(Settings):
     strength: float | None = Field(
         None, ge=0, description="Weight of the penalty; none: 0.3 (input-gradient), 0.01 (jacobian)."
     )
+    distance: float | None = Field(
+        None,
+        gt=0,
+        description="How far a penalty looks, in the norm; none: 0.1 (slope, margin-slope), 1.5 (curvature).",
+    )
+    replays: int | None = Field(None, ge=1, description="Passes per batch (free); none: 8.")
+    noise: float | None = Field(None, ge=0, description="How far n-fgsm starts from the image, in eps; none: 2.")
     sigma: float | None = Field(None, ge=0, description="Deviation of the noise, in pixels of [0, 1]; none: 0.25.")
 
 
@@ -98,9 +105,9 @@ class EvaluationSettings(Settings):
     norm: Literal["linf", "l2"] = Field("linf", description="Norm of the ball.")
     eps: Number = Field(8 / 255, ge=0, description="Radius of the ball, in pixels of [0, 1].")
     step_size: Number | None = Field(None, gt=0, description="Step of PGD; none: a quarter of eps (2/255 for 8/255).")
-    attacks: Literal["paper", "standard", "adaptive"] = Field(
+    attacks: Literal["paper", "quick", "standard", "adaptive"] = Field(
         "standard",
-        description="PGD only; also the attacks of AutoAttack; also black-box, minimum-norm and prototype attacks.",
+        description="PGD only; also AutoAttack's with small budgets; also AutoAttack's; also everything else.",
     )
     steps: tuple[int, ...] = Field((20, 100), description="Steps of PGD; each is an attack of its own.")
     restarts: int = Field(1, ge=1, description="Random starts of PGD on the logits.")
@@ -111,3 +118,23 @@ class EvaluationSettings(Settings):
     batch_size: int | None = Field(None, ge=1, description="Images attacked at once; none: 100 (CPU) or 500 (GPU).")
     gallery: int = Field(8, ge=0, description="Fooled images kept for the report.")
     seed: int = Field(0, ge=0, description="Seed of random starts.")
+
+
+class CertificationSettings(Settings):
+    """Which proof of robustness, at which radii, and whether it is attacked."""
+
+    method: Literal["auto", "lipschitz", "linf-distance", "smoothing"] = Field(
+        "auto", description="What is proved by; auto: what the network was built for. Smoothing takes any model."
+    )
+    radii: tuple[Number, ...] = Field((), description="Radii of the table, in pixels of [0, 1]; empty: usual ones.")
+    sigma: Number | None = Field(
+        None, gt=0, description="Smoothing: deviation of the noise; none: the training's, else 0.25."
+    )
+    n: int = Field(10_000, ge=1, description="Smoothing: noisy draws per image that estimate; each is a pass.")
+    n0: int = Field(100, ge=1, description="Smoothing: noisy draws per image that choose the class.")
+    alpha: float = Field(0.001, gt=0, lt=1, description="Smoothing: probability that a certificate is wrong.")
+    attack: bool = Field(False, description="Attack every image at its own certified radius, and beyond.")
+    ensemble: Literal["quick", "standard", "adaptive"] = Field("adaptive", description="Attacks of --attack.")
+    draws: int = Field(20, ge=1, description="Smoothing: draws of the smoothed classifier that attacks see.")
+    batch_size: int | None = Field(None, ge=1, description="Images at once; none: 100 (CPU) or 500 (GPU).")
+    seed: int = Field(0, ge=0, description="Seed of noise and of random starts.")

@@ -133,6 +133,45 @@ def test_a_classifier_keeps_its_embedding_when_its_backbone_is_folded():
     torch.testing.assert_close(twin.embed(x), model.embed(x), atol=1e-4, rtol=1e-4)
 
 
+def test_the_folded_copy_has_the_gradients_of_the_model():
+    """Images at both ends of the range, so that pooling meets ties, and ReLU noughts."""
+    model, x, y = digits(epochs=1)
+    model.requires_grad_(False)
+    twin = folded(model, x)
+    relus = [module for module in twin.modules() if isinstance(module, nn.ReLU)]
+    assert relus
+    assert all(relu.inplace for relu in relus)
+    for batch in (x[:20], x[:20].round(), torch.zeros_like(x[:20])):
+        gradients = []
+        for each in (model, twin):
+            asked = batch.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(each(asked).gather(1, y[:20, None]).sum(), asked)
+            gradients.append(gradient)
+        torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-3)
+
+
+def test_what_somebody_else_looks_at_is_not_overwritten():
+    class Skipping(nn.Module):
+        """One ReLU called twice; what it gets is used again, and so is what pooling gets."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.relu = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()
+            self.pool = nn.MaxPool2d(2, padding=1)
+
+        def forward(self, x):
+            z = self.norm(self.conv(x))
+            w = self.relu(z)
+            return self.pool(w).mean((2, 3)) + self.relu(self.pool(z)).mean((2, 3)) + w.sum((2, 3)) - z.mean((2, 3))
+
+    torch.manual_seed(0)
+    model, x = Skipping().eval().requires_grad_(False), torch.rand(5, 1, 6, 6)
+    twin = folded(model, x)
+    assert twin is not model
+    assert not twin.relu.inplace
+    torch.testing.assert_close(twin(x), model(x), atol=1e-5, rtol=1e-4)
+
+
 def test_a_model_that_folding_would_change_is_left_alone():
     class Liar(nn.Module):
         """Batch norm after a convolution, whose weights another part uses as well."""

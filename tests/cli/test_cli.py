@@ -3,7 +3,7 @@ import yaml
 
 from repulse.cli import main
 
-COMMANDS = ["prototypes", "train", "evaluate", "report", "demo"]
+COMMANDS = ["certify", "prototypes", "train", "evaluate", "report", "reproduce", "demo"]
 
 
 def error(capsys, *argv):
@@ -118,6 +118,7 @@ def test_layers_lie_over_each_other(tmp_path):
         "dimension": 100,
         "seed": None,
         "steps": 5,
+        "scale": 1.0,
         "file": None,
     }
 
@@ -125,7 +126,9 @@ def test_layers_lie_over_each_other(tmp_path):
 def test_every_field_has_a_description():
     from repulse import cli, options
 
-    for settings in (cli.PrototypesCommand, cli.TrainCommand, cli.EvaluateCommand, cli.ReportCommand, cli.DemoCommand):
+    commands = [each for name, each in vars(cli).items() if name.endswith("Command") and name != "SettingsCommand"]
+    assert len(commands) >= len(COMMANDS)
+    for settings in commands:
         for dotted, field in options.flatten(settings):
             assert field.description, dotted
 

@@ -53,6 +53,23 @@ def test_one_command_gives_a_verdict(outside, capsys):
     assert record.verdict.word in (outside / "report.html").read_text()
 
 
+def test_quick_attacks_have_a_group_of_their_own_in_record_and_report(outside, capsys):
+    arguments = ["--weights", "w.safetensors", "--data", "digits", "--eps", "0.05", "--images", "40", *QUICK]
+    assert main(["evaluate", "--model", "net.py:make", *arguments, "--attacks", "quick", "--output", "found"]) == 0
+    assert "quick, as AutoAttack with small budgets" in capsys.readouterr().out
+    record, _ = load_evaluation(outside / "found")
+    assert [attack.label for attack in record.attacks if attack.group == "quick"] == [
+        "APGD, margin",
+        "APGD, cross-entropy",
+        "APGD, targeted DLR",
+        "FAB, targeted",
+        "Square",
+    ]
+    assert "--attacks quick" in record.environment["command"]
+    assert main(["report", "found", "--output", "report.html"]) == 0
+    assert "quick, as AutoAttack with small budgets" in (outside / "report.html").read_text()
+
+
 def test_a_claim_is_judged(outside, capsys):
     arguments = ["--weights", "w.safetensors", "--data", "digits", "--eps", "0.1", "--images", "60", *QUICK]
     assert main(["evaluate", "--model", "net.py:make", *arguments, "--attacks", "paper", "--claimed", "0.9"]) == 0

@@ -56,7 +56,9 @@ def same(first, second):
     assert [attack.robust_accuracy for attack in record.attacks] == [a.robust_accuracy for a in other.attacks]
     assert outcomes.keys() == others.keys()
     for name, value in outcomes.items():
-        assert torch.equal(value, others[name]), name
+        # What it took differs from run to run; that it is written at all is checked by the names.
+        assert name == "seconds" or torch.equal(value, others[name]), name
+    assert record.checks == other.checks
 
 
 @pytest.mark.slow
@@ -99,10 +101,93 @@ def test_two_processes_share_one_evaluation_and_give_the_record_of_one(script, t
     assert sorted(lines(tmp_path / "both.log")) == sorted(lines(tmp_path / "alone.log"))
 
 
-def lines(path):
-    """What was told, but for the checks: they are cheap, and every process makes them for itself."""
+def lines(path, *, checks=False):
+    """What was told; not of the checks unless wanted: every process tells of all of them, whoever measured."""
     told = path.read_text().splitlines() if path.is_file() else []
-    return [line for line in told if not line.startswith("checks")]
+    return [line for line in told if checks or not line.startswith("checks")]
+
+
+CHECKED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from torch import nn
+from repulse.evaluation import EvaluationSettings, evaluate
+
+folder, log, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+
+class Asked(nn.Linear):
+    count = 0
+
+    def forward(self, x):
+        Asked.count += len(x)
+        return super().forward(x.flatten(1))
+
+torch.manual_seed(0)
+model = Asked(16, 3)
+x = torch.rand(60, 1, 4, 4)
+y = model(x).argmax(1)
+Asked.count = 0
+
+def told(stage, done, of):
+    with log.open("a") as file:
+        file.write(f"{stage},{done},{Asked.count}\\n")
+    if stage == "checks" and done == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+settings = EvaluationSettings(eps=0.05, steps=(2,), curve=(), batch_size=7, attacks="paper")
+evaluate(model, x, y, settings, folder=folder, progress=told)
+"""
+
+
+def asked(log):
+    """How often the model had been asked when each stage was told of last."""
+    told = (line.rsplit(",", 2) for line in lines(log, checks=True))
+    return {(stage, int(done)): int(count) for stage, done, count in told}
+
+
+def test_checks_that_are_done_are_not_done_again_after_a_kill(tmp_path):
+    """Killed after every few checks, it asks the model no more often for all of them than in one go."""
+    script = tmp_path / "script.py"
+    script.write_text(CHECKED)
+    run([script, tmp_path / "whole", tmp_path / "whole.log", "0"]).communicate(timeout=100)
+    whole = asked(tmp_path / "whole.log")
+    number = max(done for stage, done in whole if stage == "checks")
+    for last in (6, 12, 0):
+        log = tmp_path / f"killed-{last}.log"
+        process = run([script, tmp_path / "killed", log, str(last)])
+        process.communicate(timeout=100)
+        assert process.returncode == (0 if last == 0 else -signal.SIGKILL)
+    same(tmp_path / "whole", tmp_path / "killed")
+
+    first, second, third = (asked(tmp_path / f"killed-{last}.log") for last in (6, 12, 0))
+    assert first["checks", 6] == whole["checks", 6]
+    # Opening the bench asks about every image, and nothing of what is kept is asked again: not the attacks, nor how the
+    # model is used, nor the checks before the kill.
+    opened = third["checks", 1]
+    assert second["checks", 1] == second["checks", 6] == opened == third["checks", 12]
+    assert opened < whole["checks", 1] / 4
+    again = second["checks", 12] - opened + third["checks", number] - opened
+    assert again == whole["checks", number] - whole["checks", 6] > 0
+
+
+def test_a_text_is_written_once(tmp_path):
+    written = []
+
+    def write():
+        written.append(1)
+        return "größer als 8/255 ✓"
+
+    texts = [Journal(tmp_path / "progress", "abc").text("a stage", write) for _ in range(2)]
+    assert texts == ["größer als 8/255 ✓"] * 2
+    assert len(written) == 1
+
+
+def test_batches_kept_in_another_form_are_not_read(tmp_path, monkeypatch):
+    Journal(tmp_path / "progress", "abc").each("stage", 1, lambda index: {"x": torch.zeros(1)})
+    monkeypatch.setattr("repulse.evaluation.journal._FORMAT", 1000)
+    made = Journal(tmp_path / "progress", "abc").each("stage", 1, lambda index: {"x": torch.ones(1)})
+    assert made[0]["x"] == 1
 
 
 def test_a_journal_remembers_and_makes_only_what_is_missing(tmp_path):

@@ -8,6 +8,7 @@ import zoo
 from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
+from repulse.attacks.passes import Passes
 from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.evidence import Evidence
 from repulse.evaluation.masking import CHECKS, examine
@@ -26,7 +27,8 @@ def serious(checks):
 def outcome(robust):
     robust = torch.tensor(robust, dtype=torch.bool)
     nothing = torch.zeros(len(robust), dtype=torch.int64)
-    return Outcome(robust, nothing, torch.zeros(len(robust), 2), 0, 0, 0.0, 0.0, len(robust))
+    passes, seconds = Passes.none(robust), torch.zeros(len(robust), dtype=torch.float64)
+    return Outcome(robust, nothing, torch.zeros(len(robust), 2), passes, seconds, 0.0, len(robust))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -251,7 +253,8 @@ def seen(**known):
     """Evidence of which some is known already, and nothing else can be asked."""
     x = torch.zeros(4, 2)
     y = torch.zeros(4, dtype=torch.int64)
-    evidence = Evidence(nn.Identity(), x, y, y, Threat("linf", 0.1), 0, 4, {}, {}, torch.arange(4))
+    bench = Bench(nn.Identity(), x, y, batch_size=4, seed=0)
+    evidence = Evidence(bench, x, y, y, Threat("linf", 0.1), 0, {}, {}, torch.arange(4))
     evidence.__dict__.update(known)
     return evidence
 

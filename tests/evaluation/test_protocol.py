@@ -31,6 +31,41 @@ def images(model, count=90, wrong=0):
     return x, y
 
 
+def test_what_each_image_cost_adds_up_to_what_the_attacks_did():
+    model = linear()
+    x, y = images(model, wrong=9)
+    settings = EvaluationSettings(eps=0.01, **{**QUICK, "attacks": "quick"})
+    evaluation = evaluate(model, x, y, settings)
+    record, outcomes = evaluation.record, evaluation.outcomes
+    assert {attack.group for attack in record.attacks} == {"logits", "paper", "quick"}
+    queries, seconds, fooled_by = (outcomes[name] for name in ("queries", "seconds", "fooled_by"))
+    assert (queries.dtype, seconds.dtype, fooled_by.dtype) == (torch.int32, torch.float32, torch.int32)
+    assert queries.sum() == sum(attack.forward_passes + attack.backward_passes for attack in record.attacks)
+    assert seconds.sum().item() == pytest.approx(sum(attack.seconds for attack in record.attacks), rel=1e-4)
+
+    wrong, robust = outcomes["natural_prediction"] != outcomes["label"], outcomes["robust/worst-case"].bool()
+    assert queries[wrong].sum() == seconds[wrong].sum() == 0
+    # Whoever withstands everything is attacked by everything.
+    assert queries[robust].min() > queries[~robust].max()
+    assert torch.equal(fooled_by == -2, wrong)
+    assert torch.equal(fooled_by == -1, robust)
+    for place, attack in enumerate(record.attacks):
+        first = fooled_by == place
+        assert int(first.sum()) == attack.added
+        assert not outcomes[f"robust/{attack.name}"][first].any()
+
+
+def test_an_image_costs_the_same_whoever_is_beside_it():
+    model = linear()
+    x, y = images(model)
+    settings = {"eps": 0.02, "steps": (5,), "curve": (), "attacks": "paper"}
+    whole = evaluate(model, x, y, EvaluationSettings(batch_size=90, **settings)).outcomes["queries"]
+    order = torch.arange(89, -1, -1)
+    parts = evaluate(model, x[order], y[order], EvaluationSettings(batch_size=90, **settings)).outcomes["queries"]
+    assert torch.equal(parts[order], whole)
+    assert len(whole.unique()) > 1
+
+
 def radius(model, x, y, norm="linf"):
     weight = model[1].weight.detach()
     logits = model(x).detach()

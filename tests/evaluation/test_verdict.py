@@ -123,6 +123,45 @@ def test_nothing_is_established_without_standard_attacks_or_without_checks():
     assert verdict(checks=()).word == "not established"
 
 
+QUICK = {
+    **only("paper", "logits"),
+    "apgd-margin": ("APGD, margin", "quick", 0.556),
+    "apgd-dlr-targeted": ("APGD, targeted DLR", "quick", 0.555),
+    "fab-targeted": ("FAB, targeted", "quick", 0.55),
+    "square": ("Square", "quick", 0.55),
+}
+
+
+def test_quick_attacks_are_enough_where_the_last_of_them_find_next_to_nothing():
+    found = verdict(QUICK)
+    assert found.word == "believable"
+    assert found.summary.startswith("Quote 55.0 %, under the quick attacks (natural accuracy 90.0 %): no attack found")
+    assert found.next_steps == (
+        "Before you publish the figure, or compare it with others, run the attacks of AutoAttack with their own "
+        "budgets: `--attacks standard`.",
+    )
+    assert verdict(QUICK, checks=(check(passed=False),)).word == "not established"
+    assert verdict(QUICK, checks=()).word == "not established"
+
+
+def test_quick_attacks_are_not_enough_where_the_last_of_them_still_find_more():
+    at_limit = {**QUICK, "square": ("Square", "quick", 0.545)}
+    assert verdict(at_limit, worst=0.545).word == "believable"
+    found = verdict({**QUICK, "square": ("Square", "quick", 0.544)}, worst=0.544)
+    assert found.word == "not established"
+    assert found.reasons == (
+        "The quick attacks are not enough for this model: FAB and Square, which come last, still fooled 1.1 % of the "
+        "images.",
+    )
+    assert found.next_steps == ("Run the attacks of AutoAttack with their own budgets: `--attacks standard`.",)
+
+
+def test_what_came_last_of_the_quick_attacks_does_not_matter_beside_the_standard_ones():
+    both = {**QUICK, "square": ("Square", "quick", 0.4), "square-5000": ("Square", "standard", 0.55)}
+    assert verdict(both).word == "believable"
+    assert verdict(both).next_steps == ()
+
+
 def test_few_images_ask_for_more():
     found = verdict(count=100)
     assert found.next_steps == ("Measure more images: with 100 the figure may be off by 10 points.",)

@@ -9,6 +9,7 @@ from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat, fgsm, through_embedding
 from repulse.attacks.attack import Attack, Perturbed
+from repulse.attacks.passes import Passes
 from repulse.data.digits import digits
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.masking import examine
@@ -51,7 +52,9 @@ class RandomPoints(Attack):
                 guess = threat.random_point(x, noise, 2 * key + 100)
                 best[left] = guess[left]
                 left &= model(best).argmax(1) == y
-        return Perturbed(best, self.tries * len(x), 0)
+        passes = Passes.none(x)
+        passes.add(torch.arange(len(x)), forward=self.tries)
+        return Perturbed(best, passes)
 
 
 def measure(model, x, y, eps=EPS, *, norm="linf", training_loss=None, extra=(), claim=None, standard=True):
@@ -101,7 +104,7 @@ class Exact(Attack):
             (gradient,) = torch.autograd.grad((logits[:, target] - logits.gather(1, y[:, None])[:, 0]).sum(), asked)
             todo = model(best).argmax(1) == y
             best[todo] = threat.project(x + threat.steepest_step(gradient, threat.eps), x)[todo]
-        return Perturbed(best, 0, 0)
+        return Perturbed(best, Passes.none(x))
 
 
 def mlp(outputs=10, width=64):

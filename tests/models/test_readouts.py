@@ -26,17 +26,18 @@ def by_loops(name, z, prototypes):
                 "cosine": inner / math.hypot(*a) / math.hypot(*b),
                 "l2": -math.fsum(x * x for x in difference),
                 "linf": -max(abs(x) for x in difference),
+                "code": math.fsum(math.tanh(x) * y for x, y in zip(a, b, strict=True)),
             }[name]
     return logits
 
 
-@pytest.mark.parametrize("name", ["linear", "dot", "cosine", "l2", "linf"])
+@pytest.mark.parametrize("name", ["linear", "dot", "cosine", "l2", "linf", "code"])
 def test_readout_agrees_with_its_definition(name, points):
     torch.testing.assert_close(READOUTS[name](*points), by_loops(name, *points), rtol=1e-5, atol=1e-5)
 
 
 def test_every_readout_is_covered_above():
-    assert set(READOUTS) == {"linear", "dot", "cosine", "l2", "linf"}
+    assert set(READOUTS) == {"linear", "dot", "cosine", "l2", "linf", "code"}
 
 
 @pytest.mark.parametrize("name", ["l2", "linf", "cosine"])
@@ -56,6 +57,6 @@ def test_gradient_is_finite_at_distance_zero(name, points):
 def test_misspelt_readout_is_named_with_the_nearest():
     with pytest.raises(
         RepulseError,
-        match=r"^unknown readout 'cosin'; did you mean 'cosine'\? known: cosine, dot, l2, linear, linf$",
+        match=r"^unknown readout 'cosin'; did you mean 'cosine'\? known: code, cosine, dot, l2, linear, linf$",
     ):
         READOUTS["cosin"]

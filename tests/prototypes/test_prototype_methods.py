@@ -15,6 +15,7 @@ def test_the_names() -> None:
     assert sorted(METHODS) == [
         "auto",
         "hadamard",
+        "hyperspherical",
         "kerdock",
         "max-mahalanobis",
         "one-hot",
@@ -29,7 +30,7 @@ def test_the_names() -> None:
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_makes_what_was_asked(method: str) -> None:
-    iterative = method in ("auto", "repulsive-linf", "repulsive-sphere")
+    iterative = method in ("auto", "hyperspherical", "repulsive-linf", "repulsive-sphere")
     made = make_prototypes(method, 4, 4, seed=2, steps=5 if iterative else None)
     assert (made.n, made.d, made.method, made.points.dtype) == (4, 4, method, torch.float32)
     metric = {"hadamard": "linf", "repulsive-linf": "linf", "max-mahalanobis": "l2"}.get(method, "cosine")

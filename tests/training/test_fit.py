@@ -157,6 +157,27 @@ def test_presets_are_whole_configurations():
     assert all(isinstance(preset(name), RunConfig) for name in PRESETS)
 
 
+def test_the_presets_of_rivals_are_their_papers():
+    """Prototypes, readout, loss and learning rate of each; learned where they are."""
+    from repulse.presets import preset
+
+    rivals = {
+        "hpn": ("hyperspherical", "cosine", "cosine-squared", 0.01, False),
+        "mmc": ("max-mahalanobis", "l2", "mmc", 0.01, False),
+        "ecoc": ("hadamard", "code", "code-hinge", 0.1, False),
+        "pcl": ("random", "l2", "prototype-conformity", 0.01, True),
+        "learned": ("random", "cosine", "repelling-prototypes", 0.1, True),
+        "sphere": ("repulsive-sphere", "cosine", "cross-entropy", 0.1, False),
+    }
+    for name, expected in rivals.items():
+        config = preset(name)
+        head = (config.prototypes.method, config.model.readout, config.loss.name)
+        assert (*head, config.fit.optimiser.learning_rate, config.model.learn_prototypes) == expected
+    assert preset("ecoc").prototypes.dimension == 16
+    assert preset("label-smoothing").loss.label_smoothing == 0.1
+    assert preset("paper-cosine").loss.name == "cosine"
+
+
 def test_the_papers_preset_is_the_papers():
     from repulse.presets import preset
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tasks import CROSS_ENTROPY, grey, linear, losses, margins, network, outwards
 from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
@@ -19,63 +20,6 @@ from repulse.runs import train_run
 from repulse.settings import FitSettings, RecipeSettings
 from repulse.training import LOSSES, RECIPES, Task, fit, make_fabric, make_loss, make_recipe
 from repulse.training.recipes import FGSMRS, TRADES, GaussianNoise, InputGradient, Jacobian, PGDTraining, Standard
-
-CROSS_ENTROPY = LOSSES["cross-entropy"].per_example
-
-
-class Recorder(nn.Module):
-    """A backbone that remembers which images went forward, in which mode, and how often a gradient came back."""
-
-    def __init__(self, body):
-        super().__init__()
-        self.body, self.images, self.modes, self.backward = body, [], [], 0
-
-    def forward(self, x):
-        self.images.append(x.detach().clone())
-        self.modes.append(self.training)
-        z = self.body(x)
-        z.register_hook(self._count)
-        return z
-
-    def _count(self, gradient):
-        self.backward += 1
-
-
-def linear(seed=0, weight=None):
-    """Two classes of 4x4 images; the logits are W x, so every attack has a closed form."""
-    torch.manual_seed(seed)
-    body = nn.Linear(16, 2, bias=False)
-    if weight is not None:
-        body.weight.data = weight
-    backbone = Recorder(nn.Sequential(nn.Flatten(), body))
-    return PrototypeClassifier(backbone, torch.eye(2), "linear").train(), body.weight.detach()
-
-
-def network(seed=0, readout="cosine"):
-    torch.manual_seed(seed)
-    return PrototypeClassifier(
-        Recorder(make_backbone("small-cnn", channels=1, dimension=3, width=0.125)), torch.eye(3), readout
-    )
-
-
-def grey(count=6, low=0.3, high=0.7, side=4, classes=2):
-    """Images far enough from black and white that a ball of 0.1 is not cut."""
-    torch.manual_seed(1)
-    return low + (high - low) * torch.rand(count, 1, side, side), torch.arange(count) % classes
-
-
-def outwards(weight, y):
-    """The direction in which the margin falls, (N, 1, 4, 4): the wrong class's weights minus the own one's."""
-    return (weight[1 - y] - weight[y]).view(-1, 1, 4, 4)
-
-
-def losses(margin):
-    """Cross-entropy of two classes, given own logit minus the other."""
-    return nn.functional.softplus(-margin)
-
-
-def margins(x, y, weight):
-    return -(outwards(weight, y) * x).flatten(1).sum(1)
 
 
 def test_the_standard_recipe_is_the_loss():
@@ -340,8 +284,7 @@ def test_fgsm_rs_makes_digits_far_more_robust():
 def test_an_unknown_recipe_suggests_the_nearest():
     with pytest.raises(
         RepulseError,
-        match=r"^unknown recipe 'fgsm-r'; did you mean 'fgsm-rs'\? known: fgsm-rs, input-gradient, jacobian, noise, "
-        r"pgd, standard, trades$",
+        match=rf"^unknown recipe 'fgsm-r'; did you mean 'fgsm-rs'\? known: {', '.join(sorted(RECIPES))}$",
     ):
         make_recipe(RecipeSettings(name="fgsm-r"))
 
@@ -375,7 +318,11 @@ def test_the_presets_are_the_sources():
     assert preset("fgsm-rs-simplex").prototypes.method == "simplex"
     assert make_recipe(preset("pgd-at").recipe) == PGDTraining(eps=8 / 255, steps=10)
     assert make_recipe(preset("trades").recipe) == TRADES(eps=8 / 255, steps=10, beta=6.0)
+    assert make_recipe(preset("pgd-simplex").recipe) == make_recipe(preset("pgd-at").recipe)
+    assert make_recipe(preset("trades-simplex").recipe) == make_recipe(preset("trades").recipe)
+    assert make_recipe(preset("noise").recipe) == GaussianNoise(sigma=0.25)
     assert make_recipe(preset("input-gradient").recipe) == InputGradient()
+    assert make_recipe(preset("jacobian").recipe) == Jacobian(strength=0.01)
     assert make_recipe(preset("softmax").recipe) == Standard()
 
 
@@ -411,7 +358,9 @@ def test_a_run_folder_from_before_recipes_can_be_resumed(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [["input-gradient"], ["fgsm-rs", "--recipe.eps", "0"]])
+@pytest.mark.parametrize(
+    "recipe", [["input-gradient"], ["fgsm-rs", "--recipe.eps", "0"], ["free", "--recipe.eps", "0"]]
+)
 def test_two_processes_agree_with_one(tmp_path, recipe):
     """Passes for the images' gradients don't disturb DDP: the same weights but for the order of sums.
 

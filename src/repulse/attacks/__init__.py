@@ -7,6 +7,7 @@ from repulse.attacks.ensemble import Ensemble, Member, ensemble
 from repulse.attacks.fab import FAB
 from repulse.attacks.fmn import FMN
 from repulse.attacks.objectives import OBJECTIVES, EmbeddingLoss, Objective, through_embedding
+from repulse.attacks.passes import Passes
 from repulse.attacks.pgd import PGD, fgsm
 from repulse.attacks.prototype_objectives import nearest_wrong, rescaled_cross_entropy
 from repulse.attacks.random_search import RandomSearch
@@ -29,6 +30,7 @@ __all__ = [
     "Member",
     "Norm",
     "Objective",
+    "Passes",
     "RandomSearch",
     "Smallest",
     "Square",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import Objective, uphill
+from repulse.attacks.passes import Passes
 from repulse.attacks.targets import TargetedObjective, dlr_targeted, nearest_wrong_classes
 from repulse.attacks.threat import Threat, column
 from repulse.errors import RepulseError
@@ -91,7 +92,8 @@ class TargetedAPGD(Attack):
 
         values = [towards(target) for target in targets.unbind(1)]
         found = _one_after_another(values, x, y, threat, noise, self.steps, _TARGETED)
-        return Perturbed(found.images, found.forward_passes + len(x), found.backward_passes)
+        found.passes.add(torch.arange(len(x), device=x.device), forward=1)
+        return found
 
 
 def _check(steps: int, **counts: int) -> None:
@@ -106,25 +108,31 @@ def _one_after_another(
     """One ascent per objective, each on the images that none before it fooled."""
     best = x.clone()
     left = torch.arange(len(x), device=x.device)
-    forward = backward = 0
+    passes = Passes.none(x)
     for index, value in enumerate(values):
         if len(left) == 0:
             break
-        climb = _Climb(value, x, y, left, threat, noise, key + 2 * index)
+        climb = _Climb(value, x, y, left, threat, noise, key + 2 * index, passes)
         climb.run(steps)
         best[left], left = climb.result, left[~climb.fooled]
-        forward += climb.passes[0]
-        backward += climb.passes[1]
-    return Perturbed(best, forward, backward)
+    return Perturbed(best, passes)
 
 
 class _Climb:
     """One ascent of some rows of a batch; holds the state of those that are not fooled yet."""
 
     def __init__(
-        self, value: Value, x: Tensor, y: Tensor, rows: Tensor, threat: Threat, noise: Noise, key: int
+        self,
+        value: Value,
+        x: Tensor,
+        y: Tensor,
+        rows: Tensor,
+        threat: Threat,
+        noise: Noise,
+        key: int,
+        passes: Passes,
     ) -> None:
-        self.value, self.threat = value, threat
+        self.value, self.threat, self.passes = value, threat, passes
         self.labels, self.rows = y, rows
         # Where each remaining image stands in `result`.
         self.place = torch.arange(len(rows), device=x.device)
@@ -134,7 +142,6 @@ class _Climb:
         self.result = self.images.clone()
         self.before = self.images
         self.step = torch.full((len(rows),), 2 * threat.eps, device=x.device, dtype=x.dtype)
-        self.passes = (0, 0)
         self.loss, self.gradient = self._ask(last=False)
         self.best_loss, self.best_images, self.best_gradient = self.loss, self.images, self.gradient
 
@@ -167,7 +174,6 @@ class _Climb:
 
     def _ask(self, *, last: bool) -> tuple[Tensor, Tensor]:
         """Values and gradients at the present images, noting who is fooled; the last step needs no gradient."""
-        count = len(self.rows)
         if last:
             with torch.no_grad():
                 loss, logits = self.value(self.images, self.rows)
@@ -176,7 +182,7 @@ class _Climb:
             images = self.images.detach().requires_grad_()
             loss, logits = self.value(images, self.rows)
             gradient = uphill(loss, images)
-        self.passes = (self.passes[0] + count, self.passes[1] + (0 if last else count))
+        self.passes.add(self.rows, forward=1, backward=0 if last else 1)
         labels = self.labels[self.rows]
         self.gone = checked_logits(logits.detach(), labels).argmax(1) != labels
         fooled = self.place[self.gone]

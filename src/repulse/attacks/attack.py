@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from repulse.attacks.noise import Noise
+from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
 from repulse.errors import RepulseError
 
@@ -25,9 +26,18 @@ class AttackResult:
     """Where the model, in evaluation mode, does not give the adversarial image its true class."""
     prediction: Int64[Tensor, "N"]
     """The class that it gives."""
-    forward_passes: int
-    """Images sent forward by the attack, one by one; the check at the end is not counted."""
-    backward_passes: int
+    passes: Passes
+    """What the attack spent on each image; the check at the end is not counted."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Images sent forward by the attack, one by one."""
+        return self.passes.total[0]
+
+    @property
+    def backward_passes(self) -> int:
+        """Images sent backward by the attack, one by one."""
+        return self.passes.total[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +45,7 @@ class Perturbed:
     """What an attack's own search returns: its best image for each, and what it cost."""
 
     images: Float[Tensor, "N *shape"]
-    forward_passes: int
-    backward_passes: int
+    passes: Passes
 
 
 class Attack(ABC):
@@ -81,7 +90,7 @@ class Attack(ABC):
                 prediction = checked_logits(model(adversarial), y).argmax(1)
         # Left inference mode by a copy, so that callers may do what they like with it.
         prediction = prediction.clone()
-        return AttackResult(adversarial, prediction != y, prediction, found.forward_passes, found.backward_passes)
+        return AttackResult(adversarial, prediction != y, prediction, found.passes)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
+from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Norm, Threat, column
 from repulse.errors import RepulseError
 
@@ -60,15 +61,15 @@ class HopSkipJump(Attack):
             import foolbox  # noqa: F401
         except ImportError as error:
             raise RepulseError("HopSkipJump needs foolbox: pip install 'repulse[blackbox]'") from error
-        best, forward = x.clone(), 0
+        best, passes = x.clone(), Passes.none(x)
         for row in range(len(x)):
             one = torch.tensor([row], device=x.device)
             oracle = _Oracle(model, x[one], y[one], threat, self.queries)
             with contextlib.suppress(_EnoughError):
                 self._walk(oracle, noise.take(one))
             best[one] = oracle.nearest
-            forward += oracle.asked
-        return Perturbed(best, forward, 0)
+            passes.add(one, forward=oracle.asked)
+        return Perturbed(best, passes)
 
     def _walk(self, oracle: _Oracle, noise: Noise) -> None:
         oracle(oracle.unit)

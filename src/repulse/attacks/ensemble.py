@@ -15,6 +15,7 @@ from repulse.attacks.decision import HopSkipJump
 from repulse.attacks.fab import FAB
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import OBJECTIVES, Objective
+from repulse.attacks.passes import Passes
 from repulse.attacks.random_search import RandomSearch
 from repulse.attacks.square import Square
 from repulse.attacks.targets import margin_targeted
@@ -52,7 +53,7 @@ class Ensemble(Attack):
         """Run every member on the images that none before it fooled."""
         best = x.clone()
         left = torch.arange(len(x), device=x.device)
-        forward = backward = 0
+        passes = Passes.none(x)
         for member in self.members:
             if len(left) == 0:
                 break
@@ -60,10 +61,10 @@ class Ensemble(Attack):
             best[left] = threat.project(found.images.detach(), x[left])
             with torch.inference_mode():
                 robust = model(best[left]).argmax(1) == y[left]
-            forward += found.forward_passes + len(left)
-            backward += found.backward_passes
+            passes.put(left, found.passes)
+            passes.add(left, forward=1)
             left = left[robust.clone()]
-        return Perturbed(best, forward, backward)
+        return Perturbed(best, passes)
 
 
 ENSEMBLES: Registry[Ensemble] = Registry("ensemble")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import uphill
+from repulse.attacks.passes import Passes
 from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
 from repulse.attacks.threat import Threat, column
 from repulse.errors import RepulseError
@@ -56,7 +57,8 @@ class FAB(Attack):
         left = torch.arange(len(x), device=x.device)
         with torch.no_grad():
             targets = nearest_wrong_classes(checked_logits(model(x), y), y, self.targets)
-        forward, backward = len(x), 0
+        passes = Passes.none(x)
+        passes.add(left, forward=1)
         for target in targets.unbind(1):
             if len(left) == 0:
                 break
@@ -69,8 +71,7 @@ class FAB(Attack):
                 logits = model(images)
                 values = margin_targeted(logits, labels, aim)
                 gradient, images = uphill(values, images), images.detach()
-                forward += len(rows)
-                backward += len(rows)
+                passes.add(left[rows], forward=1, backward=1)
                 fooled = checked_logits(logits.detach(), labels).argmax(1) != labels
                 inside = fooled & (threat.distance(images, clean) <= threat.eps)
                 best[left[rows[inside]]] = images[inside]
@@ -84,7 +85,7 @@ class FAB(Attack):
                     break
                 images = _step(images[stay], clean[stay], gradient[stay], level[stay], threat)
             left = left[~won]
-        return Perturbed(best, forward, backward)
+        return Perturbed(best, passes)
 
 
 def _step(images: Tensor, clean: Tensor, gradient: Tensor, level: Tensor, threat: Threat) -> Tensor:

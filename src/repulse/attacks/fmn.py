@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from repulse.attacks.attack import Attack, Perturbed, attackable, check_inputs, checked_logits
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import OBJECTIVES, Objective, uphill
+from repulse.attacks.passes import Passes
 from repulse.attacks.smallest import Smallest
 from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
 from repulse.attacks.threat import Threat, column
@@ -114,13 +115,13 @@ class FMN(Attack):
         fooled = fooled.clone()
         images = torch.where(column(fooled, x), walk.best, x)
         distance = torch.where(fooled, threat.distance(images, x), torch.inf).float()
-        return Smallest(images, distance, *walk.passes)
+        return Smallest(images, distance, walk.passes)
 
     def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Perturbed:  # noqa: ARG002
         """Walk until inside the ball; elsewhere the nearest success, or the last point, brought into the ball."""
         walk = _Walk(self, model, x, y, threat, enough=threat.eps)
         walk.run()
-        return Perturbed(threat.project(walk.best, x), *walk.passes)
+        return Perturbed(threat.project(walk.best, x), walk.passes)
 
 
 class _Walk:
@@ -130,7 +131,7 @@ class _Walk:
         self.attack, self.model, self.x, self.y, self.threat, self.enough = attack, model, x, y, threat, enough
         self.best = x.clone()
         self.distance = x.new_full((len(x),), torch.inf)
-        self.passes = (0, 0)
+        self.passes = Passes.none(x)
 
     def run(self) -> None:
         """Walk on the objective, walk towards each target, then bisect."""
@@ -138,7 +139,7 @@ class _Walk:
         if self.attack.targets:
             with torch.no_grad():
                 logits = checked_logits(self.model(self.x), self.y)
-            self.passes = (self.passes[0] + len(self.x), self.passes[1])
+            self.passes.add(torch.arange(len(self.x), device=self.x.device), forward=1)
             for target in nearest_wrong_classes(logits, self.y, self.attack.targets).unbind(1):
                 self._walk(self._towards(target))
         self._bisect()
@@ -184,7 +185,7 @@ class _Walk:
 
     def _ask(self, value: Value, images: Tensor, rows: Tensor, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Objective, its gradient and who is fooled; the last point needs no gradient."""
-        self.passes = (self.passes[0] + len(rows), self.passes[1] + (0 if last else len(rows)))
+        self.passes.add(rows, forward=1, backward=0 if last else 1)
         labels = self.y[rows]
         if last:
             with torch.no_grad():
@@ -230,7 +231,7 @@ class _Walk:
             tried = self._within(found, rows, middle)
             with torch.inference_mode():
                 fooled = (checked_logits(self.model(tried), self.y[rows]).argmax(1) != self.y[rows]).clone()
-            self.passes = (self.passes[0] + len(rows), self.passes[1])
+            self.passes.add(rows, forward=1)
             self.best[rows[fooled]] = tried[fooled]
             low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
         self.distance[rows] = high

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import Objective, uphill
+from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
 from repulse.errors import RepulseError
 
@@ -50,7 +51,7 @@ class PGD(Attack):
         best = x.clone()
         left = torch.arange(len(x), device=x.device)
         step = threat.eps / 4 if self.step_size is None else self.step_size
-        forward = backward = 0
+        passes = Passes.none(x)
         for restart in range(self.restarts):
             if len(left) == 0:
                 break
@@ -61,13 +62,12 @@ class PGD(Attack):
                 last = taken == self.steps
                 if len(left) == 0:
                     break
-                forward += len(left)
+                passes.add(left, forward=1, backward=0 if last else 1)
                 if last:
                     with torch.no_grad():
                         logits = self.objective(model, images, y[left])[1]
                     gradient = torch.zeros_like(images)
                 else:
-                    backward += len(left)
                     images = images.detach().requires_grad_()
                     values, logits = self.objective(model, images, y[left])
                     gradient = uphill(values, images)
@@ -78,7 +78,7 @@ class PGD(Attack):
                 left, images = left[staying], images[staying]
                 if not last:
                     images = threat.project(images + threat.steepest_step(gradient[staying], step), x[left])
-        return Perturbed(best, forward, backward)
+        return Perturbed(best, passes)
 
 
 def fgsm(objective: Objective, threat: Threat) -> PGD:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import margin
+from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
 from repulse.errors import RepulseError
 
@@ -40,7 +41,7 @@ class RandomSearch(Attack):
         """Try until fooled; elsewhere the point with the largest margin."""
         best, values = x.clone(), x.new_full((len(x),), -torch.inf)
         left = torch.arange(len(x), device=x.device)
-        forward = 0
+        passes = Passes.none(x)
         for trial in range(self.tries):
             if len(left) == 0:
                 break
@@ -51,13 +52,13 @@ class RandomSearch(Attack):
                 logits = checked_logits(model(tried), y[left])
                 value = margin(logits, y[left])
                 fooled = logits.argmax(1) != y[left]
-            forward += len(left)
+            passes.add(left, forward=1)
             # Left inference mode by a copy, so that it may be written with.
             value, fooled = value.clone(), fooled.clone()
             better = fooled | (value > values[left])
             best[left[better]], values[left[better]] = tried[better], value[better].to(values)
             left = left[~fooled]
-        return Perturbed(best, forward, 0)
+        return Perturbed(best, passes)
 
 
 def _extreme_point(clean: Tensor, threat: Threat, noise: Noise, key: int) -> Tensor:

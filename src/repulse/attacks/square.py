@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import margin, uphill
+from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
 from repulse.errors import RepulseError
 
@@ -73,7 +74,7 @@ class Square(Attack):
         left = torch.arange(len(x), device=x.device)
         best, values = clean, torch.full((len(x),), -torch.inf, device=x.device)
         drawn = clean.new_empty(0)
-        forward = backward = 0
+        passes = Passes.none(x)
         for query in range(self.queries):
             if len(left) == 0:
                 break
@@ -90,7 +91,7 @@ class Square(Attack):
                 logits = checked_logits(model(tried.reshape(-1, *x.shape[1:])), y[left])
                 # Left inference mode by a copy, so that it may be written to.
                 asked = margin(logits, y[left]).clone()
-            forward += len(left)
+            passes.add(left, forward=1)
             better = asked > values
             values = torch.where(better, asked, values)
             best = torch.where(better.reshape(-1, 1, 1, 1), tried, best)
@@ -98,13 +99,13 @@ class Square(Attack):
             if query + 1 == self.canary:
                 by_gradient = _margin_by_gradient(model, x[left], y[left], threat, noise.take(left))
                 leaving |= values <= by_gradient
-                forward, backward = forward + CANARY_STEPS * len(left), backward + CANARY_STEPS * len(left)
+                passes.add(left, forward=CANARY_STEPS, backward=CANARY_STEPS)
             if bool(leaving.any()) or query == self.queries - 1:
                 found[left] = best
                 stay = (~leaving).nonzero().flatten()
                 left, best, clean, values = left[stay], best[stay], clean[stay], values[stay]
                 drawn = drawn[stay] if len(drawn) else drawn
-        return Perturbed(found.reshape(x.shape), forward, backward)
+        return Perturbed(found.reshape(x.shape), passes)
 
 
 def _margin_by_gradient(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from repulse.attacks.attack import Attack, Perturbed, attackable, checked_logits
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import margin, uphill
+from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat, column
 from repulse.errors import RepulseError
 
@@ -53,7 +54,7 @@ class Transfer(Attack):
         left = torch.arange(len(x), device=x.device)
         images, gathered = x, torch.zeros_like(x)
         step = threat.eps / 10 if self.step_size is None else self.step_size
-        forward = 0
+        passes = Passes.none(x)
         with attackable(self.surrogate):
             for taken in range(1, self.steps + 1):
                 if len(left) == 0:
@@ -64,11 +65,11 @@ class Transfer(Attack):
                     continue
                 with torch.inference_mode():
                     robust = checked_logits(model(images), y[left]).argmax(1) == y[left]
-                forward += len(left)
+                passes.add(left, forward=1)
                 best[left] = images
                 stay = robust.nonzero().flatten().clone()
                 left, images, gathered = left[stay], images[stay], gathered[stay]
-        return Perturbed(best, forward, 0)
+        return Perturbed(best, passes)
 
     def _gradient(self, images: Tensor, y: Tensor) -> Tensor:
         images = images.detach().requires_grad_()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,6 +17,19 @@ from repulse.errors import RepulseError
 
 # Where a data set has no test split, this share of its images becomes one.
 TEST_SHARE = 0.2
+
+_KEPT: dict[str, tuple[ImageSource, ImageSource | None]] | None = None
+
+
+@contextmanager
+def data_kept() -> Iterator[None]:
+    """Within this context, what was read from a folder or the Hub is not read again: for many runs in one process."""
+    global _KEPT
+    before, _KEPT = _KEPT, {} if _KEPT is None else _KEPT
+    try:
+        yield
+    finally:
+        _KEPT = before
 
 
 def load_data(
@@ -81,16 +95,18 @@ def load_data(
         train, test = (replace(part, name=name or part.name) for part in digits())
     else:
         known = name or Path(source).name
-        whole, held_out = read_hub(
+        whole, held_out = _read(
             source,
-            columns=Columns(image_column, label_column),
-            train_split=train_split,
-            test_split=test_split,
-            class_names=class_names,
-            image_size=image_size,
-            channels=channels,
-            name=known,
-            in_memory=in_memory,
+            {
+                "columns": Columns(image_column, label_column),
+                "train_split": train_split,
+                "test_split": test_split,
+                "class_names": class_names,
+                "image_size": image_size,
+                "channels": channels,
+                "name": known,
+                "in_memory": in_memory,
+            },
         )
         if held_out is not None or not divide:
             train, test = whole, held_out or whole
@@ -105,6 +121,15 @@ def load_data(
         return DataSplits(train, None, test)
     train, held = _divide(train, validation, seed, "validation")
     return DataSplits(train, held, test)
+
+
+def _read(source: str, how: dict[str, Any]) -> tuple[ImageSource, ImageSource | None]:
+    if _KEPT is None:
+        return read_hub(source, **how)
+    key = f"{source} {how}"
+    if key not in _KEPT:
+        _KEPT[key] = read_hub(source, **how)
+    return _KEPT[key]
 
 
 def _divide(source: ImageSource, share: float, seed: int, split: str) -> tuple[ImageSource, ImageSource]:

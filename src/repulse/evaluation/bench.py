@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
 from repulse.attacks import Attack, Threat
@@ -16,6 +16,7 @@ from repulse.attacks.attack import attackable, checked_logits
 from repulse.attacks.fmn import FMN
 from repulse.attacks.folding import folded
 from repulse.attacks.noise import Noise
+from repulse.attacks.passes import Passes
 from repulse.evaluation.journal import Journal, Part
 from repulse.files import sha256_of
 from repulse.seeding import derive_seed
@@ -32,9 +33,10 @@ class Outcome:
     prediction: Int64[Tensor, "N"]
     adversarial: Float[Tensor, "N *shape"]
     """The images that fooled the model; where none did, the clean ones."""
-    forward_passes: int
-    backward_passes: int
-    seconds: float
+    passes: Passes
+    """What this attack spent on each image; nought on those that it was not run on."""
+    seconds: Float64[Tensor, "N"]
+    """The part of each image in the time of its batch, by its part in the passes; nought like `passes`."""
     largest: float
     """The largest distance of an adversarial image from its clean one."""
     attacked: int
@@ -52,8 +54,7 @@ class Outcome:
             self.robust & earlier.robust,
             prediction,
             adversarial,
-            self.forward_passes,
-            self.backward_passes,
+            self.passes,
             self.seconds,
             max(self.largest, earlier.largest),
             self.attacked,
@@ -110,7 +111,7 @@ class Bench:
 
     def _predict(self) -> tuple[Tensor, int]:
         found, classes = [], 0
-        with attackable(self.model), torch.inference_mode(), self._dice("natural", 0):
+        with attackable(self.model), torch.inference_mode(), self.dice("natural", 0):
             for start in range(0, len(self.images), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 logits = checked_logits(self.model(self.images[rows].to(self.device)), self.labels[rows])
@@ -152,8 +153,7 @@ class Bench:
             self.progress(stage, min((index + 1) * self.batch_size, len(todo)), len(todo))
 
         done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), told)
-        forward = backward = 0
-        seconds = largest = 0.0
+        passes, seconds, largest = Passes.none(self.labels), torch.zeros(len(self.labels), dtype=torch.float64), 0.0
         for rows, part in zip(parts, done, strict=True):
             self.smallest[rows] = torch.minimum(self.smallest[rows], part["distance"])
             won = rows[part["fooled"]]
@@ -161,35 +161,34 @@ class Bench:
             prediction[won], adversarial[won] = part["prediction"], part["adversarial"]
             if len(won):
                 largest = max(largest, float(part["distance"][part["fooled"]].amax()))
-            forward += int(part["passes"][0])
-            backward += int(part["passes"][1])
-            seconds += float(part["seconds"])
-        return Outcome(robust, prediction, adversarial, forward, backward, seconds, largest, len(todo))
+            passes.put(rows, Passes(part["forward"], part["backward"]))
+            seconds[rows] = part["seconds"]
+        return Outcome(robust, prediction, adversarial, passes, seconds, largest, len(todo))
 
     def _minimum_batch(self, attack: FMN, threat: Threat, stage: str, index: int, rows: Tensor) -> Part:
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
-        with self._dice(stage, index):
+        with self.dice(stage, index):
             found = attack.smallest(self.attacked_model, clean, labels, threat, Noise(self.seed, self.ids[rows]))
             with attackable(self.model), torch.inference_mode():
                 prediction = self.model(found.images).argmax(1).clone()
         # What fools the folded copy but not the model was a matter of rounding, and proves nothing.
         distance = torch.where(prediction != labels, found.distance, torch.inf)
-        passes = (found.forward_passes + len(rows), found.backward_passes)
-        return _part(distance <= threat.eps, prediction, found.images, distance, passes, started)
+        found.passes.add(torch.arange(len(rows), device=self.device), forward=1)
+        return _part(distance <= threat.eps, prediction, found.images, distance, found.passes, started)
 
     def _attack_batch(self, attack: Attack, threat: Threat, stage: str, index: int, rows: Tensor) -> Part:
         """What an attack found on some images, confirmed on the model itself."""
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
-        with self._dice(stage, index):
+        with self.dice(stage, index):
             result = attack(self.attacked_model, clean, labels, threat, seed=self.seed, ids=self.ids[rows])
             adversarial, prediction, fooled = result.adversarial, result.prediction, result.fooled
-            forward, backward = result.forward_passes, result.backward_passes
+            passes = result.passes
             if self.attacked_model is not self.model and bool(fooled.any()):
                 with attackable(self.model), torch.inference_mode():
                     prediction = self.model(adversarial).argmax(1).clone()
-                forward += len(rows)
+                passes.add(torch.arange(len(rows), device=self.device), forward=1)
                 again = (fooled & (prediction == labels)).nonzero().flatten()
                 fooled = prediction != labels
                 if len(again):
@@ -197,17 +196,17 @@ class Bench:
                     result = attack(self.model, clean[again], labels[again], threat, seed=self.seed, ids=ids)
                     adversarial[again], prediction[again] = result.adversarial, result.prediction
                     fooled[again] = result.fooled
-                    forward, backward = forward + result.forward_passes, backward + result.backward_passes
+                    passes.put(again, result.passes)
         distance = threat.distance(adversarial, clean)
         if len(distance) and float(distance.max()) > threat.eps + threat.tolerance:
             raise AssertionError(
                 f"{stage}: an adversarial image lies {distance.max()} away, more than eps={threat.eps}"
             )
         nearest = torch.where(fooled, distance, torch.inf)
-        return _part(fooled, prediction, adversarial, nearest, (forward, backward), started)
+        return _part(fooled, prediction, adversarial, nearest, passes, started)
 
     @contextmanager
-    def _dice(self, stage: str, index: int) -> Iterator[None]:
+    def dice(self, stage: str, index: int) -> Iterator[None]:
         """For random models, within this context their dice depend on the seed and the batch only."""
         if not self.random:
             yield
@@ -218,16 +217,21 @@ class Bench:
 
 
 def _part(
-    fooled: Tensor, prediction: Tensor, adversarial: Tensor, nearest: Tensor, passes: tuple[int, int], started: float
+    fooled: Tensor, prediction: Tensor, adversarial: Tensor, nearest: Tensor, passes: Passes, started: float
 ) -> Part:
-    """What the journal keeps of a batch: of all its images how near the nearest success is, and those that fool."""
+    """What the journal keeps of a batch: of all its images cost and the nearest success, and those that fool."""
+    forward, backward = passes.forward.cpu(), passes.backward.cpu()
+    # An attack that never asks the model spends its time on all images alike.
+    weight = (forward + backward).double()
+    weight = weight / weight.sum() if weight.any() else torch.full_like(weight, 1 / max(len(weight), 1))
     return {
         "fooled": fooled.cpu(),
         "prediction": prediction[fooled].cpu(),
         "adversarial": adversarial[fooled].cpu(),
         "distance": nearest.float().cpu(),
-        "passes": torch.tensor(passes),
-        "seconds": torch.tensor(time.perf_counter() - started, dtype=torch.float64),
+        "forward": forward,
+        "backward": backward,
+        "seconds": weight * (time.perf_counter() - started),
     }
 
 

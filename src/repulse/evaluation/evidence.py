@@ -1,6 +1,7 @@
 """What the checks of a verdict look at: a few cheap attacks of their own, gradients, and the path of one attack.
 
-Everything is measured at most once, when a check first asks for it, on the same few images.
+Everything is measured at most once, when a check first asks for it, on the same few images. The journal of the bench
+keeps it batch by batch, so that an evaluation that was killed does not measure it again, and processes share it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import usable
 from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.expectation import ROUNDING
+from repulse.evaluation.journal import Part
 from repulse.evaluation.record import Group
 from repulse.seeding import derive_seed
 
@@ -61,13 +63,12 @@ class _Batch(NamedTuple):
 class Evidence:
     """Some images that the model classifies right, what the attacks of the evaluation found, and more on demand."""
 
-    model: nn.Module
+    bench: Bench
     x: Float[Tensor, "n *shape"]
     y: Int64[Tensor, "n"]
     ids: Int64[Tensor, "n"]
     threat: Threat
     seed: int
-    batch_size: int
     found: Mapping[str, Bool[Tensor, "N"]]
     """By attack, in the order they ran: which of all images that the model classifies right are robust."""
     groups: Mapping[str, Group]
@@ -83,14 +84,13 @@ class Evidence:
         chosen = torch.linspace(0, len(right) - 1, min(images, len(right))).round().long()
         rows = right[chosen]
         return cls(
-            bench.model,
+            bench,
             bench.images[rows].to(bench.device),
             bench.labels[rows].to(bench.device),
             bench.ids[rows],
             threat,
             # Other starts than those of the evaluation, so that its luck is not repeated.
             derive_seed(bench.seed, "examine"),
-            bench.batch_size,
             # The published script attacks other images, and says nothing about these.
             {n: o.robust[right] for n, o in found.items() if groups[n] != "paper-as-published"},
             groups,
@@ -99,6 +99,11 @@ class Evidence:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def model(self) -> nn.Module:
+        """What is examined."""
+        return self.bench.model
 
     @cached_property
     def survivors(self) -> Bool[Tensor, "n"]:
@@ -124,22 +129,26 @@ class Evidence:
         return gained
 
     def robust(
-        self, attack: Attack, threat: Threat | None = None, among: Bool[Tensor, "n"] | None = None
+        self, what: str, attack: Attack, threat: Threat | None = None, among: Bool[Tensor, "n"] | None = None
     ) -> Bool[Tensor, "n"]:
-        """Which of these images an attack leaves; those not `among` the ones to attack count as robust."""
+        """Which of these images an attack leaves; those not `among` the ones to attack count as robust.
+
+        Args:
+            what: the attack and its ball in words, by which the journal knows it.
+            attack: the attack.
+            threat: the ball; None: that of the evaluation.
+            among: which images to attack; None: all.
+        """
+        ball = self.threat if threat is None else threat
+
+        def ask(batch: _Batch) -> tuple[Tensor]:
+            result = attack(self.model, batch.x, batch.y, ball, seed=self.seed, ids=batch.noise.ids)
+            return (~result.fooled,)
+
         left = torch.ones(len(self), dtype=torch.bool)
-        todo = torch.arange(len(self)) if among is None else among.nonzero().flatten()
-        for rows in torch.split(todo, self.batch_size):
-            there = rows.to(self.x.device)
-            result = attack(
-                self.model,
-                self.x[there],
-                self.y[there],
-                self.threat if threat is None else threat,
-                seed=self.seed,
-                ids=self.ids[rows],
-            )
-            left[rows] = ~result.fooled.cpu()
+        todo = torch.ones_like(left) if among is None else among
+        if todo.any():
+            left[todo] = self._in_batches(what, ask, todo)[0]
         return left
 
     def slope(self, name: str) -> Slope:
@@ -148,61 +157,65 @@ class Evidence:
 
     @cached_property
     def _slopes(self) -> dict[str, Slope]:
-        return {name: Slope(*self._in_batches(partial(self._climb, name))) for name in ("margin", "cross-entropy")}
+        return {
+            name: Slope(*self._in_batches(f"slope of {name}", partial(self._climb, name)))
+            for name in ("margin", "cross-entropy")
+        }
 
     @cached_property
     def ladder(self) -> dict[float, Bool[Tensor, "n"]]:
         """Which images PGD on the margin leaves, at multiples of eps."""
         attack = PGD(OBJECTIVES["margin"], steps=STEPS, random_start=True)
-        return {m: self.robust(attack, self._ball(m * self.threat.eps)) for m in MULTIPLES}
+        return {m: self.robust(f"margin at {m:g} eps", attack, self._ball(m * self.threat.eps)) for m in MULTIPLES}
 
     @cached_property
     def cross_entropy(self) -> Bool[Tensor, "n"]:
         """Which images PGD on cross-entropy leaves, from the starts of the one on the margin."""
-        return self.robust(PGD(OBJECTIVES["cross-entropy"], steps=STEPS, random_start=True))
+        return self.robust("cross-entropy", PGD(OBJECTIVES["cross-entropy"], steps=STEPS, random_start=True))
 
     @cached_property
     def single_step(self) -> Bool[Tensor, "n"]:
         """Which images one step leaves, on cross-entropy or on the margin."""
-        return self.robust(fgsm(OBJECTIVES["cross-entropy"], self.threat)) & self.robust(
-            fgsm(OBJECTIVES["margin"], self.threat)
-        )
+        names = ("cross-entropy", "margin")
+        found = [self.robust(f"one step on {name}", fgsm(OBJECTIVES[name], self.threat)) for name in names]
+        return torch.stack(found).all(0)
 
     def more_steps(self, steps: int, restarts: int) -> Bool[Tensor, "n"]:
         """Which images that no attack of the evaluation fooled a longer PGD on the margin leaves, too."""
         baseline = self.survivors if self.found else self.ladder[1.0]
         attack = PGD(OBJECTIVES["margin"], steps=steps, restarts=restarts, random_start=True)
-        return self.robust(attack, among=baseline) & baseline
+        return self.robust(f"{steps} steps, {restarts} starts", attack, among=baseline) & baseline
 
     @cached_property
     def whole_space(self) -> Bool[Tensor, "n"]:
         """Which images PGD on the margin leaves from the clean image where every image is allowed."""
         reach = self.threat.high - self.threat.low
         eps = reach if self.threat.norm == "linf" else reach * math.sqrt(self.x[0].numel())
-        return self.robust(PGD(OBJECTIVES["margin"], steps=2 * STEPS, step_size=eps / STEPS), self._ball(eps))
+        attack = PGD(OBJECTIVES["margin"], steps=2 * STEPS, step_size=eps / STEPS)
+        return self.robust("the whole space", attack, self._ball(eps))
 
     @cached_property
     def path(self) -> Float[Tensor, "steps n"]:
         """The margin at every step of PGD on it from the clean image, which goes on after an image is fooled."""
-        return self._in_batches(self._walk)[0].T
+        return self._in_batches("path", self._walk)[0].T
 
     @cached_property
     def kept_promises(self) -> Bool[Tensor, "n"]:
         """Where a step of eps/10 raises the margin by a quarter to four times of what its gradient promises."""
-        return self._in_batches(self._promise)[0]
+        return self._in_batches("promises", self._promise)[0]
 
     def random_points(self, tries: int) -> Bool[Tensor, "n"]:
         """Which images random points and random corners of the ball fool, `tries` of each, beyond all other attacks."""
         left = self.survivors & self.ladder[1.0] & self.cross_entropy
         fooled = torch.zeros_like(left)
         if left.any():
-            fooled[left] = self._in_batches(partial(self._guess, tries), left)[0]
+            fooled[left] = self._in_batches(f"{tries} random points", partial(self._guess, tries), left)[0]
         return fooled
 
     @cached_property
     def unsteady(self) -> Bool[Tensor, "n"]:
         """Where two calls on the same images give logits that differ by more than rounding."""
-        return self._in_batches(self._differ)[0]
+        return self._in_batches("asked twice", self._differ)[0]
 
     def _ball(self, eps: float) -> Threat:
         return Threat(self.threat.norm, eps, self.threat.low, self.threat.high)
@@ -255,14 +268,19 @@ class Evidence:
         return (fooled,)
 
     def _in_batches(
-        self, ask: Callable[[_Batch], tuple[Tensor, ...]], among: Bool[Tensor, "n"] | None = None
+        self, what: str, ask: Callable[[_Batch], tuple[Tensor, ...]], among: Bool[Tensor, "n"] | None = None
     ) -> tuple[Tensor, ...]:
         """Ask about the images (or some of them) in batches, with the model in evaluation mode; answers on the CPU."""
-        parts = []
         todo = torch.arange(len(self)) if among is None else among.nonzero().flatten()
-        with attackable(self.model):
-            for rows in torch.split(todo, self.batch_size):
-                there = rows.to(self.x.device)
-                batch = _Batch(self.x[there], self.y[there], Noise(self.seed, self.ids[rows]))
-                parts.append([answer.cpu() for answer in ask(batch)])
-        return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+        batches = torch.split(todo, self.bench.batch_size)
+        stage = f"checks, {what}"
+
+        def work(index: int) -> Part:
+            rows = batches[index]
+            there = rows.to(self.x.device)
+            batch = _Batch(self.x[there], self.y[there], Noise(self.seed, self.ids[rows]))
+            with self.bench.dice(stage, index), attackable(self.model):
+                return {f"{place}": answer.cpu() for place, answer in enumerate(ask(batch))}
+
+        parts = self.bench.journal.each(stage, len(batches), work)
+        return tuple(torch.cat([part[name] for part in parts]) for name in sorted(parts[0]))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
@@ -19,6 +20,9 @@ from repulse.files import load_tensors, save_tensors, write_atomically
 
 Part = dict[str, Tensor]
 """What was found for one batch."""
+
+# Raised when batches are kept in another form, so that nobody goes on from what an earlier version left.
+_FORMAT = 2
 
 
 class Journal:
@@ -47,7 +51,7 @@ class Journal:
     def _open(self, folder: Path, fingerprint: str) -> None:
         head = folder / "evaluation.json"
         if self.rank == 0:
-            wanted = json.dumps({"fingerprint": fingerprint})
+            wanted = json.dumps({"fingerprint": fingerprint, "format": _FORMAT})
             if not (head.is_file() and head.read_text(encoding="utf-8") == wanted):
                 shutil.rmtree(folder, ignore_errors=True)
                 write_atomically(head, wanted)
@@ -70,6 +74,15 @@ class Journal:
         while self._store.add(f"{name}/done", 0) < count:
             time.sleep(0.02)
         return [self._one(f"{name}-{index:05d}", index, work, told) for index in range(count)]
+
+    def text(self, stage: str, write: Callable[[], str]) -> str:
+        """A text of one stage, written once whoever asks for it, and read from then on."""
+
+        def work(_: int) -> Part:
+            return {"text": torch.tensor(list(write().encode()), dtype=torch.uint8)}
+
+        (part,) = self.each(stage, 1, work)
+        return bytes(part["text"].tolist()).decode()
 
     def barrier(self, name: str) -> None:
         """Wait until every process has come here."""

@@ -372,7 +372,7 @@ def black_box(seen: Evidence) -> Seen:
 )
 def training_loss(seen: Evidence) -> Seen:
     """Robust accuracy under attacks on the training loss, minus that under the others with gradients."""
-    paper, logits = seen.group("paper"), seen.group("logits", "standard")
+    paper, logits = seen.group("paper"), seen.group("logits", "quick", "standard")
     if paper is None or logits is None:
         return None, "No attack on the training loss ran beside attacks on the logits."
     share = max(_share(paper) - _share(logits), 0.0)

@@ -48,8 +48,10 @@ def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | Non
     - `paper`: PGD on the training loss from the clean image (Serban et al. 2021, section 4.1).
     - `paper-as-published`, if wanted: the same with the published script's treatment of the images (see `published`).
     - `logits`: FGSM, and PGD on cross-entropy and margin from random starts.
-    - `standard`, if wanted: the attacks of AutoAttack, each on what all before it left; and before them the minimum
-      norm of all images, which is a curve over all eps.
+    - `quick`, if wanted: the attacks of AutoAttack with budgets that follow from what they find, each on what all
+      before it left.
+    - `standard`, if wanted: the attacks of AutoAttack, in the same way; and before them the minimum norm of all images,
+      which is a curve over all eps.
 
     What `adaptive` adds needs the model: see `adaptive_plan`.
     """
@@ -80,7 +82,9 @@ def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | Non
             pgd(steps, objective, "logits", OBJECTIVES[objective], random_start=True)
         if published:
             pgd(steps, TRAINING_LOSS, "paper-as-published", training, random_start=False, suffix=", as published")
-    if settings.attacks != "paper":
+    if settings.attacks == "quick":
+        planned += _members("quick", ensemble("quick"))
+    elif settings.attacks != "paper":
         planned.append(Planned("fmn", "FMN, minimum norm", "adaptive", FMN()))
         planned += _members("standard", ensemble("standard"))
     return planned
@@ -90,7 +94,7 @@ def adaptive_plan(bench: Bench, threat: Threat, loss: EmbeddingLoss | None) -> l
     """What the adaptive ensemble adds to the standard one for this model, a surrogate to transfer from included."""
     some = bench.images[:SURROGATE_IMAGES].to(bench.device)
     everything = adaptive(
-        readout=_readout(bench.model),
+        readout=readout_of(bench.model),
         surrogate=train_surrogate(bench.model, some, threat, seed=bench.seed),
         training=None if loss is None else through_embedding(loss),
     )
@@ -102,8 +106,11 @@ def _members(group: Group, members: Ensemble) -> list[Planned]:
     return [Planned(member.name, member.label, group, member.attack, survivors=True) for member in members.members]
 
 
-def _readout(model: nn.Module) -> str | None:
+def readout_of(model: nn.Module) -> str | None:
     """The readout of a model with prototypes, as far as there are attacks on its metric."""
     readout = getattr(model, "readout", None)
     has_prototypes = isinstance(getattr(model, "prototypes", None), Tensor) and callable(getattr(model, "embed", None))
+    if has_prototypes and readout == "code":
+        # Soft bits saturate and hide their gradient; inner products with the code words, before the tanh, do not.
+        return "linear"
     return readout if has_prototypes and readout in ("linear", "dot", "cosine", "l2", "linf") else None

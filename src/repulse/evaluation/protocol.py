@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int32, Int64
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from repulse.attacks import PGD, EmbeddingLoss, Threat
@@ -26,12 +27,14 @@ from repulse.evaluation.masking import examine
 from repulse.evaluation.misuse import check_use
 from repulse.evaluation.plan import Planned, adaptive_plan, plan
 from repulse.evaluation.published import AsPublished
-from repulse.evaluation.record import AttackRecord, DataRecord, Group, ModelRecord, Record, save_evaluation
+from repulse.evaluation.record import AttackRecord, CheckRecord, DataRecord, Group, ModelRecord, Record, save_evaluation
 from repulse.evaluation.slices import loss_slices
 from repulse.evaluation.verdict import judge
 from repulse.files import sha256_of
 from repulse.settings import EvaluationSettings
 from repulse.version import __version__
+
+_CHECKS = TypeAdapter(tuple[CheckRecord, ...])
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def evaluate(
     images, labels = images.detach().cpu(), labels.cpu()
     # All of them at once: an attack sees only images that are classified right, and would miss the others.
     check_inputs(images, labels, threat)
-    described = _model_record(model, about)
+    described = model_record(model, about)
     data = DataRecord(
         name=about.data,
         split=about.split,
@@ -119,13 +122,18 @@ def evaluate(
         sha256=sha256_of(images, labels),
     )
     device = device_of(model, images)
-    used = check_use(model, images, labels, device=device, classes=len(about.class_names) or None)
+    journal = Journal(None if folder is None else folder / "progress", _fingerprint(model, described, data, settings))
+
+    def use() -> str:
+        found = check_use(model, images, labels, device=device, classes=len(about.class_names) or None)
+        return _CHECKS.dump_json(found).decode()
+
+    used = _CHECKS.validate_json(journal.text("how the model is used", use))
     some = images[:100].to(device)
     random = is_random(model, some)
     measured = in_expectation(model, settings.expectation) if random else model
     if not has_gradient(measured, some[:1]):
         measured = GradientFree(measured)
-    journal = Journal(None if folder is None else folder / "progress", _fingerprint(described, data, settings))
     bench = Bench(
         measured,
         images,
@@ -178,6 +186,8 @@ def evaluate(
         "smallest": bench.smallest,
         "robust/worst-case": worst.robust.to(torch.uint8),
     }
+    tensors |= findings.cost()
+    tensors["fooled_by"] = findings.fooled_by(bench.right)
     for name, outcome in findings.outcomes.items():
         tensors[f"robust/{name}"] = outcome.robust.to(torch.uint8)
         tensors[f"prediction/{name}"] = outcome.prediction.int()
@@ -208,6 +218,21 @@ class _Findings:
     def counted(self) -> dict[str, Outcome]:
         """The outcomes that count in the worst case."""
         return {name: self.outcomes[name] for name, group in self.groups.items() if group != "paper-as-published"}
+
+    def fooled_by(self, right: Bool[Tensor, "N"]) -> Int32[Tensor, "N"]:
+        """The place in the record of the first attack that counts and fooled each image; see `record` for the rest."""
+        first = torch.where(right, -1, -2).int()
+        for place, record in enumerate(self.records):
+            if record.name in self.counted:
+                first[(first == -1) & ~self.outcomes[record.name].robust] = place
+        return first
+
+    def cost(self) -> dict[str, Tensor]:
+        """What all attacks together spent on each image."""
+        outcomes = self.outcomes.values()
+        queries = torch.stack([outcome.passes.forward + outcome.passes.backward for outcome in outcomes])
+        seconds = torch.stack([outcome.seconds for outcome in outcomes])
+        return {"queries": queries.sum(0).int(), "seconds": seconds.sum(0).float()}
 
 
 def _attack(
@@ -266,11 +291,12 @@ def _script_bench(bench: Bench) -> Bench | None:
     )
 
 
-def _fingerprint(model: ModelRecord, data: DataRecord, settings: EvaluationSettings) -> str:
+def _fingerprint(model: nn.Module, described: ModelRecord, data: DataRecord, settings: EvaluationSettings) -> str:
     """Of everything that decides the outcomes: an evaluation goes on only where it is the same one."""
-    return sha256_of(
-        model.weights_sha256.encode(), data.sha256.encode(), settings.model_dump_json().encode(), __version__.encode()
-    )
+    # A model left in training mode is said to be.
+    modes = [getattr(module, "training", False) for module in model.modules()]
+    parts = (described.weights_sha256, data.sha256, settings.model_dump_json(), __version__, len(data.class_names))
+    return sha256_of(*(f"{part}|".encode() for part in (*parts, modes)))
 
 
 def _attack_record(planned: Planned, threat: Threat, outcome: Outcome, bench: Bench, added: int | None) -> AttackRecord:
@@ -283,6 +309,7 @@ def _attack_record(planned: Planned, threat: Threat, outcome: Outcome, bench: Be
         settings.setdefault("step_size", threat.eps / 4)
     if planned.group == "paper-as-published":
         settings["natural_accuracy"] = _share(bench.right)
+    forward, backward = outcome.passes.total
     if planned.continues is not None:
         settings["only_survivors_of"] = planned.continues
     return AttackRecord(
@@ -293,16 +320,17 @@ def _attack_record(planned: Planned, threat: Threat, outcome: Outcome, bench: Be
         eps=threat.eps,
         settings=settings,
         robust_accuracy=_share(outcome.robust),
-        seconds=outcome.seconds,
-        forward_passes=outcome.forward_passes,
-        backward_passes=outcome.backward_passes,
+        seconds=outcome.seconds.sum().item(),
+        forward_passes=forward,
+        backward_passes=backward,
         largest_perturbation=outcome.largest,
         attacked=outcome.attacked,
         added=added,
     )
 
 
-def _model_record(model: nn.Module, about: About) -> ModelRecord:
+def model_record(model: nn.Module, about: About) -> ModelRecord:
+    """Which model it is: its names, its size, and a digest of all parameters and buffers."""
     state = model.state_dict().items()
     return ModelRecord(
         name=about.model,

@@ -11,6 +11,9 @@ An evaluation is a folder with two files. `record.json` is a `Record`: settings,
 | `prediction/NAME` | (N,) int32 | predicted class after attack NAME |
 | `robust/worst-case` | (N,) uint8 | 1 where no attack of the record succeeded |
 | `smallest` | (N,) float32 | smallest perturbation found that fools, in the norm; 0: wrong by nature; inf: none |
+| `fooled_by` | (N,) int32 | first attack of the record that fooled it, from 0; -1: none; -2: wrong by nature |
+| `queries` | (N,) int32 | forward and backward passes spent on it by the attacks of the record together |
+| `seconds` | (N,) float32 | its part in the time of these attacks: in that of each batch by its part in the passes |
 | `slice/index` | (K,) int32 | images of the loss surface slices |
 | `slice/eps` | (S,) float32 | coordinates of the slices, in units of the norm |
 | `slice/margin` | (K, S, S) float32 | margin (positive: fooled) along the attack and along a random sign direction |
@@ -60,7 +63,7 @@ class DataRecord(_Part):
     sha256: str = Field(description="Digest of images and labels.")
 
 
-Group = Literal["paper", "paper-as-published", "logits", "standard", "adaptive"]
+Group = Literal["paper", "paper-as-published", "logits", "quick", "standard", "adaptive"]
 
 
 class AttackRecord(_Part):
@@ -70,7 +73,8 @@ class AttackRecord(_Part):
     label: str = Field(description="What a table calls it: 'PGD-20, training loss'.")
     group: Group = Field(
         description="'paper': the paper's protocol; 'paper-as-published': its evaluation script; 'logits': PGD beside "
-        "it; 'standard': the attacks of AutoAttack; 'adaptive': everything else that might find more."
+        "it; 'quick': the attacks of AutoAttack with small budgets; 'standard': with its own; 'adaptive': everything "
+        "else that might find more."
     )
     norm: Literal["linf", "l2"]
     eps: float = Field(description="Radius of the ball, pixels in [0, 1].")

@@ -16,6 +16,9 @@ PAPER_TOLERANCE = 0.05
 # By how much a claimed figure may exceed the worst case, beyond the error of counting images.
 CLAIM_TOLERANCE = 0.01
 
+# What of all images the quick attacks may fool after their gradient ascents, for their small budgets to be enough.
+SETTLED = 0.01
+
 # The check of whether logits fit into float32.
 SATURATION = "cross-entropy-has-a-gradient"
 
@@ -35,8 +38,9 @@ def judge(
     - `overstated`: the claim exceeds the worst case by more than 5 points and one standard error of the difference
       for a paper-style figure, or by more than 1 point and two standard errors of counting for a figure that somebody
       claimed.
-    - `not established`: it does not, but a serious check failed, no check was made, or no attack of the group
-      `standard` ran.
+    - `not established`: it does not, but a serious check failed, no check was made, or too little was tried: no attack
+      of the groups `standard` and `quick` ran; or only those of `quick` did, and FAB and Square, which come last there,
+      still fooled more than 1 % of the images, so that small budgets were not enough.
     - `believable`: otherwise.
 
     Args:
@@ -70,7 +74,16 @@ def judge(
     found_by = min(counted.values(), key=lambda attack: attack[2])[0] if counted else "the model's own errors"
     serious = [check for check in checks if check.serious and check.passed is False]
     missing = []
-    if not any(group == "standard" for _, group, _ in counted.values()):
+    quick = _only_quick(counted)
+    if quick is not None and quick > SETTLED + 1e-9:
+        missing.append(
+            (
+                "The quick attacks are not enough for this model: FAB and Square, which come last, still fooled "
+                f"{in_percent(quick)} of the images.",
+                "Run the attacks of AutoAttack with their own budgets: `--attacks standard`.",
+            )
+        )
+    elif quick is None and not any(group == "standard" for _, group, _ in counted.values()):
         missing.append(("The attacks of AutoAttack were not run.", "Run them: `--attacks standard`."))
     if not checks:
         missing.append(("The model was not examined for masked gradients.", "Run the checks."))
@@ -85,6 +98,11 @@ def judge(
         reasons.append(
             f"The claim of {in_percent(claim)} is lower than what was found here: if it comes from stronger attacks on "
             "the same images, quote the claim."
+        )
+    if quick is not None and not missing:
+        next_steps.append(
+            "Before you publish the figure, or compare it with others, run the attacks of AutoAttack with their own "
+            "budgets: `--attacks standard`."
         )
     if error > 0.05:
         next_steps.append(f"Measure more images: with {count} the figure may be off by {100 * error:.0f} points.")
@@ -105,8 +123,9 @@ def judge(
         )
     else:
         word = "believable"
+        budgets = "" if quick is None else ", under the quick attacks"
         summary = (
-            f"Quote {in_percent(worst)} (natural accuracy {in_percent(natural)}): no attack found more, "
+            f"Quote {in_percent(worst)}{budgets} (natural accuracy {in_percent(natural)}): no attack found more, "
             "and no check gives a reason to doubt that the attacks work."
         )
     return VerdictRecord.model_validate(
@@ -121,6 +140,17 @@ def judge(
             "next_steps": tuple(dict.fromkeys(next_steps)),
         }
     )
+
+
+def _only_quick(robust: Mapping[str, tuple[str, Group, float]]) -> float | None:
+    """What FAB and Square added to Auto-PGD where the quick ensemble ran; None if it didn't, or if `standard` did."""
+    if any(group == "standard" for _, group, _ in robust.values()):
+        return None
+    shares = {name: share for name, (_, group, share) in robust.items() if group == "quick"}
+    if not shares:
+        return None
+    ascents = [share for name, share in shares.items() if name.startswith("apgd-")]
+    return min(ascents, default=1.0) - min(shares.values())
 
 
 def _paper_style(

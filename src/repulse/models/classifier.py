@@ -14,7 +14,7 @@ from repulse.prototypes import Prototypes
 
 
 class PrototypeClassifier(nn.Module):
-    """Images in [0, 1] to logits, by way of an embedding that is compared with fixed class prototypes.
+    """Images in [0, 1] to logits, by way of an embedding that is compared with class prototypes.
 
     `logits = readout((backbone((x - mean) / std)), prototypes) / temperature`. It is an ordinary module: normalisation
     is inside, so any attack library, exporter or compiler takes it as it is. The softmax baseline is the same class
@@ -22,13 +22,15 @@ class PrototypeClassifier(nn.Module):
 
     Args:
         backbone: maps normalised images (N, C, H, W) to embeddings (N, d).
-        prototypes: n points in d dimensions; kept as a buffer, not trained.
-        readout: name in `READOUTS`: `linear`, `dot`, `cosine`, `l2`, `linf`.
+        prototypes: n points in d dimensions; kept as a buffer, not trained, unless `learn_prototypes` is set.
+        readout: name in `READOUTS`: `linear`, `dot`, `cosine`, `l2`, `linf`, `code`.
         temperature: divides the readout; > 0.
         mean: per-channel mean of the images, in [0, 1]; one value serves all channels.
         std: per-channel standard deviation; > 0.
         mirror: in evaluation mode, average the embeddings of the image and of its mirror image. Both passes are part
             of the model, so attacks see through them; they double its cost.
+        learn_prototypes: train the prototypes with the backbone, from where they are; they are then a parameter of the
+            same name.
 
     Raises:
         RepulseError: if the readout is unknown, or temperature or std is not positive.
@@ -48,6 +50,7 @@ class PrototypeClassifier(nn.Module):
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         mirror: bool = False,
+        learn_prototypes: bool = False,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -60,7 +63,11 @@ class PrototypeClassifier(nn.Module):
         self.temperature = float(temperature)
         self.mirror = mirror
         self._read = READOUTS[readout]
-        self.register_buffer("prototypes", points.detach().clone().float())
+        points = points.detach().clone().float()
+        if learn_prototypes:
+            self.register_parameter("prototypes", nn.Parameter(points))
+        else:
+            self.register_buffer("prototypes", points)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
@@ -90,7 +97,7 @@ class PrototypeClassifier(nn.Module):
         return self.classify(self.embed(x))
 
     def extra_repr(self) -> str:
-        """Classes, dimension, readout, temperature and whether mirror images are averaged."""
+        """Classes, dimension, readout, temperature, whether mirror images are averaged and prototypes learned."""
         n, d = self.prototypes.shape
-        shape = f"classes={n}, dimension={d}"
+        shape = f"classes={n}, dimension={d}" + (", learned" if self.prototypes.requires_grad else "")
         return f"{shape}, readout={self.readout!r}, temperature={self.temperature:g}, mirror={self.mirror}"

@@ -47,3 +47,12 @@ def l2(z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"]) -> Float[Tenso
 def linf(z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"]) -> Float[Tensor, "N n"]:
     """Minus the L-inf distances, `-max_k |z_k - p_jk|`. The gradient passes through the largest coordinate only."""
     return -cdist(z.float(), prototypes.float(), p=float("inf"))
+
+
+@READOUTS.register("code")
+def code(z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"]) -> Float[Tensor, "N n"]:
+    """Correlations of soft bits with code words, `tanh(z) · p_j` (Verma & Swami 2019, before normalisation).
+
+    The source divides the positive correlations by their sum to give probabilities, which orders classes the same.
+    """
+    return z.tanh() @ prototypes.T

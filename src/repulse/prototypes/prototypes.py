@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -69,6 +69,10 @@ class Prototypes:
     def d(self) -> int:
         """The dimension of the output space."""
         return self.points.shape[1]
+
+    def scaled(self, factor: float) -> Prototypes:
+        """The same prototypes times a factor > 0: all distances grow by it, and no angle changes."""
+        return replace(self, points=self.points * factor)
 
     def save(self, path: Path) -> None:
         """Write points and provenance to a safetensors file.

@@ -15,6 +15,7 @@ from torch import Tensor
 from repulse.errors import RepulseError
 from repulse.evaluation.record import RECORD_FILE, Record, load_evaluation
 from repulse.prototypes import Separation, measure
+from repulse.report.certified import CERTIFICATES, Certified, certificate_folders, certificate_for, collect_certificates
 
 # A run folder's parts (see repulse.runs, a room below this one).
 EVALUATIONS = "evaluations"
@@ -47,6 +48,7 @@ class Measured:
         config: text of the run's `config.yaml`, verbatim.
         metrics: columns of the run's `metrics.csv`; a value that was not measured is None.
         environment: what the run was trained with.
+        certificates: of the run, of whatever weights and norm.
     """
 
     folder: Path
@@ -56,6 +58,12 @@ class Measured:
     config: str | None = None
     metrics: dict[str, tuple[float | None, ...]] | None = None
     environment: dict[str, str] | None = None
+    certificates: tuple[Certified, ...] = ()
+
+    @property
+    def certified(self) -> Certified | None:
+        """What is proved of this very model in the norm of the evaluation; None if nothing."""
+        return certificate_for(self.record, self.certificates)
 
     @cached_property
     def separation(self) -> Separation | None:
@@ -75,6 +83,8 @@ class Measured:
 def collect(paths: Sequence[Path]) -> list[Measured]:
     """Read all evaluations under the paths, each once: in the order of the paths, and by name within a path.
 
+    A path that holds certificates need not hold an evaluation.
+
     Args:
         paths: run folders, evaluation folders, or folders that hold some, at any depth.
 
@@ -87,7 +97,7 @@ def collect(paths: Sequence[Path]) -> list[Measured]:
         if not path.is_dir():
             raise RepulseError(f"no such folder: {path}")
         folders = list(_evaluation_folders(path))
-        if not folders:
+        if not folders and not certificate_folders(path):
             raise RepulseError(f"{path} holds no evaluation: make one with `repulse evaluate RUN`")
         for folder in folders:
             if folder.resolve() not in found:
@@ -117,6 +127,7 @@ def _read(folder: Path) -> Measured:
         config=_text(run / _CONFIG_FILE),
         metrics=_metrics(run / _METRICS_FILE),
         environment=_environment(run / _ENVIRONMENT_FILE),
+        certificates=tuple(collect_certificates([run / CERTIFICATES])),
     )
 
 

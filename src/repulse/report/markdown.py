@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from repulse.evaluation.certificate_record import CertificateRecord
 from repulse.report import tables
+from repulse.report.certificates import finding as proved
+from repulse.report.certificates import labels, overview
+from repulse.report.certificates import table as certificate_table
+from repulse.report.certified import Certified
 from repulse.report.checks import checks, matrix, tally
 from repulse.report.cost import cost, ladder
 from repulse.report.group import Entry, Group
@@ -14,7 +19,7 @@ from repulse.report.verdict import Card, card
 from repulse.report.words import finding, precision
 
 
-def report_as_markdown(groups: Sequence[Group], title: str) -> str:
+def report_as_markdown(groups: Sequence[Group], title: str, certificates: Sequence[Certified] = ()) -> str:
     """All tables and findings of a report."""
     parts = [f"# {escaped(title)}"]
     for group in groups:
@@ -25,6 +30,13 @@ def report_as_markdown(groups: Sequence[Group], title: str) -> str:
             parts += [] if asked is None else ["Checks", to_markdown(asked)]
         for entry in group.entries:
             parts += _entry(entry)
+    if certificates:
+        parts += ["## Certificates"]
+        parts += [to_markdown(each) for each in overview(certificates)] if len(certificates) > 1 else []
+        for label, each in zip(labels(certificates), certificates, strict=True):
+            parts += [f"### {escaped(label)}", escaped(each.record.model.description)]
+            parts += [escaped(proved(each.record)), to_markdown(certificate_table(each.record))]
+        parts = [part for part in parts if part]
     return "\n\n".join(parts) + "\n"
 
 
@@ -39,6 +51,11 @@ def table_as_markdown(groups: Sequence[Group]) -> str:
         verdict = card(group.entries[0]) if alone else None
         parts += [] if verdict is None else [_headline(verdict)]
     return "\n\n".join(parts)
+
+
+def certificate_summary(record: CertificateRecord) -> str:
+    """The table of one certificate and what it says, as `repulse certify` prints it."""
+    return f"{to_markdown(certificate_table(record))}\n\n{escaped(proved(record))}"
 
 
 def _entry(entry: Entry) -> list[str]:

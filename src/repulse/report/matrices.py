@@ -92,19 +92,20 @@ def _histogram(unit: Tensor, reached: float, best: float | None, name: str, abou
 
 def _tiles(axes: Any, shares: Tensor, colour: str) -> None:
     # The square root lets rare mistakes be seen beside a full diagonal.
-    _rectangles(axes, [(i, j, colour, math.sqrt(share)) for i, j, share in _entries(shares)], len(shares))
+    rectangles(axes, [(i, j, colour, math.sqrt(share)) for i, j, share in _entries(shares)], len(shares))
 
 
 def _signed_tiles(axes: Any, cosines: Tensor) -> None:
     tiles = [(i, j, _POSITIVE if c > 0 else _NEGATIVE, min(1.0, abs(c))) for i, j, c in _entries(cosines)]
-    _rectangles(axes, tiles, len(cosines))
+    rectangles(axes, tiles, len(cosines))
 
 
 def _entries(table: Tensor) -> list[tuple[int, int, float]]:
     return [(i, j, value) for i, row in enumerate(table.tolist()) for j, value in enumerate(row)]
 
 
-def _rectangles(axes: Any, tiles: Sequence[tuple[int, int, str, float]], n: int) -> None:
+def rectangles(axes: Any, tiles: Sequence[tuple[int, int, str, float]], n: int) -> None:
+    """Draw the tiles `(row, column, colour, strength in [0, 1])` of a square matrix with n rows."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from repulse.report import tables
+from repulse.report.certificates import overview, sections
+from repulse.report.certified import Certified
 from repulse.report.checks import checks, matrix, tally
 from repulse.report.cost import cost, ladder
 from repulse.report.curves import curve_of_many, curve_of_one
@@ -97,7 +99,7 @@ class Chapter:
     sections: tuple[Section, ...]
 
 
-def report_as_html(groups: Sequence[Group], title: str) -> str:
+def report_as_html(groups: Sequence[Group], title: str, certificates: Sequence[Certified] = ()) -> str:
     """The whole page. Everything that comes from records, names and files is escaped."""
     environment = Environment(
         loader=PackageLoader("repulse.report"),
@@ -111,8 +113,20 @@ def report_as_html(groups: Sequence[Group], title: str) -> str:
     alone = len(entries) == 1
     chapters = [_chapter(group, f"g{number}", shown, alone=alone) for number, group in enumerate(groups, 1)]
     verdicts = [found for entry in entries if (found := card(entry)) is not None]
+    proofs = sections(certificates, [entry.measured for entry in entries])
     page = environment.get_template("page.html")
-    return page.render(title=title, verdicts=verdicts, alone=alone, chapters=chapters, version=__version__) + "\n"
+    return (
+        page.render(
+            title=title,
+            verdicts=verdicts,
+            alone=alone,
+            chapters=chapters,
+            proofs=proofs,
+            overviews=overview(certificates) if len(proofs) > 1 else (),
+            version=__version__,
+        )
+        + "\n"
+    )
 
 
 def _chapter(group: Group, anchor: str, shown: dict[str, Entry], *, alone: bool) -> Chapter:

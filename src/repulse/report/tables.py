@@ -49,9 +49,10 @@ class Table:
 def comparison(entries: Sequence[Entry]) -> Table:
     """Models against attacks: natural, the paper's protocol, attacks on the logits, ensembles, worst case.
 
-    Of attacks on the logits that differ in the number of steps only, the longest has a column; the standard and the
-    adaptive attacks have one column together each. Attacks of a single step and the paper's script as published are
-    left to `attacks`. Where some model has a verdict, the last column is the number to quote.
+    Of attacks on the logits that differ in the number of steps only, the longest has a column; the quick, the standard
+    and the adaptive attacks have one column together each. Attacks of a single step and the paper's script as published
+    are left to `attacks`. Where some model has a verdict, the last column is the number to quote; where some model has
+    a certificate in the norm, what is proved at the eps stands beside it.
     """
     columns: dict[str, str] = {}
     for group in ("paper", "logits"):
@@ -59,6 +60,7 @@ def comparison(entries: Sequence[Entry]) -> Table:
             chosen = [a for a in entry.record.attacks if a.group == group]
             columns |= {a.name: a.label for a in (chosen if group == "paper" else _longest(chosen))}
     judged = any(entry.record.verdict is not None for entry in entries)
+    proved = any(entry.measured.certified is not None for entry in entries)
     together = [g for g in _TOGETHER if any(a.group == g for entry in entries for a in entry.record.attacks)]
     rows = []
     for entry in entries:
@@ -78,9 +80,12 @@ def comparison(entries: Sequence[Entry]) -> Table:
             cells.append(ABSENT if share is None else _share(share, record.data.count))
         last = record.worst_case_accuracy if record.verdict is None else record.verdict.quote
         cells.append(_share(last, record.data.count, strong=True))
+        if proved:
+            cells.append(certified_cell(entry.measured))
         rows.append(tuple(cells))
     head = ("model", *(["verdict"] if judged else []), "natural", *columns.values())
-    return Table((*head, *(_TOGETHER[g] for g in together), "number to quote" if judged else "worst case"), tuple(rows))
+    last_columns = ("number to quote" if judged else "worst case", *(("certified",) if proved else ()))
+    return Table((*head, *(_TOGETHER[g] for g in together), *last_columns), tuple(rows))
 
 
 def attacks(measured: Measured) -> Table:
@@ -107,7 +112,35 @@ def attacks(measured: Measured) -> Table:
         rows.append(row(attack.label, _GROUPS[attack.group], attack.robust_accuracy, settings))
     if worst not in rows:
         rows.append(worst)
+    if measured.certified is not None:
+        cell, proof = certified_cell(measured), measured.certified.record
+        images = f"{proof.data.count:,} images" if proof.data.sha256 != record.data.sha256 else "the same images"
+        share = certified_share(measured)
+        known = "" if share is None else interval(share, proof.data.count)
+        how = Cell(f"{proof.method}, {images}")
+        rows.append((Cell("certified"), Cell("proof"), cell, Cell(known, number=True), how))
     return Table(("attack", "protocol", "accuracy", "95 % interval", "settings"), tuple(rows))
+
+
+def certified_share(measured: Measured) -> float | None:
+    """The share of images that is proved right within the eps of an evaluation; None without a sound certificate."""
+    proof = measured.certified
+    return None if proof is None or proof.record.sound is False else proof.accuracy(measured.record.eps)
+
+
+def certified_cell(measured: Measured) -> Cell:
+    """What is proved at the eps of an evaluation, and on which images; attacks cannot leave less of the same images."""
+    proof, share = measured.certified, certified_share(measured)
+    if proof is None:
+        return Cell("–", note="not certified", number=True)
+    record = proof.record
+    if share is None:
+        return Cell("unsound", note="attacks broke certificates of this model", strong=True, number=True)
+    note = f"proved by {record.method}; {_note(share, record.data.count)}"
+    if record.data.sha256 != measured.record.data.sha256:
+        note += f"; on other images, {record.data.count:,} of them"
+    smoothed = " (smoothed)" if record.smoothing is not None else ""
+    return Cell(percent(share) + smoothed, note=note, number=True)
 
 
 def curve(measured: Measured) -> Table | None:
@@ -162,12 +195,13 @@ def to_markdown(table: Table) -> str:
 _GROUPS = {
     "paper": "the paper's",
     "logits": "on the logits",
+    "quick": "quick, as AutoAttack with small budgets",
     "standard": "standard, as AutoAttack",
     "adaptive": "adaptive",
     "paper-as-published": "the paper's script, not counted",
 }
 
-_TOGETHER: dict[Group, str] = {"standard": "standard attacks", "adaptive": "adaptive attacks"}
+_TOGETHER: dict[Group, str] = {"quick": "quick attacks", "standard": "standard attacks", "adaptive": "adaptive attacks"}
 
 ABSENT = Cell("–", note="not run", number=True)
 """What was not measured."""

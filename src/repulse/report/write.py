@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from repulse.files import write_atomically
+from repulse.report.certified import collect_certificates
 from repulse.report.collect import collect
 from repulse.report.group import grouped
 from repulse.report.markdown import report_as_markdown, table_as_markdown
@@ -29,22 +30,29 @@ def write_report(paths: Sequence[Path], output: Path, title: str | None = None) 
     The same records give the same bytes: nothing depends on the time or the place of writing.
 
     Args:
-        paths: run folders, evaluation folders, or folders that hold some, at any depth.
+        paths: run folders, folders of evaluations or certificates, or folders that hold some, at any depth.
         output: the page; the other files take its name, with `.md` and `.json`.
         title: of the page; None: made from the names of models and data.
 
     Raises:
-        RepulseError: if a path holds no evaluation, a file is damaged, or the report cannot be written.
+        RepulseError: if a path holds neither evaluation nor certificate, a file is damaged, or the report cannot be
+            written.
     """
     # Drawing takes matplotlib, which a caller that wants a table only should not wait for.
+    from repulse.report.certificates import labels
     from repulse.report.page import report_as_html
 
-    groups = grouped(collect(paths))
-    title = plain(title) if title else _title([entry.label for group in groups for entry in group.entries])
+    groups, certificates = grouped(collect(paths)), collect_certificates(paths)
+    named = [entry.label for group in groups for entry in group.entries]
+    title = plain(title) if title else _title(named or labels(certificates))
     page = output if output.suffix in (".html", ".htm") else output.with_name(output.name + ".html")
     files = ReportFiles(page, page.with_suffix(".md"), page.with_suffix(".json"))
     # All three are made before the first is written: a record that cannot be shown leaves no half of a report.
-    made = report_as_html(groups, title), report_as_markdown(groups, title), report_as_json(groups, title)
+    made = (
+        report_as_html(groups, title, certificates),
+        report_as_markdown(groups, title, certificates),
+        report_as_json(groups, title, certificates),
+    )
     for path, text in zip((files.html, files.markdown, files.json), made, strict=True):
         write_atomically(path, text)
     return files

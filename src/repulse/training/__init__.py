@@ -1,6 +1,14 @@
 """Training that preserves the separation of the prototypes."""
 
 from repulse.settings import FitSettings, RecipeSettings
+from repulse.training import (  # noqa: F401 (enter what they hold)
+    certified_losses,
+    free,
+    learned_losses,
+    linf_losses,
+    local_linearity,
+    single_step,
+)
 from repulse.training.fit import Watcher, fit, make_fabric, natural_accuracy
 from repulse.training.losses import LOSSES, Loss, make_loss
 from repulse.training.metrics import EpochMetrics, read_metrics

@@ -18,7 +18,7 @@ from repulse.settings import FitSettings
 from repulse.training.losses import Loss
 from repulse.training.metrics import EpochMetrics
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
-from repulse.training.recipes import Recipe, Standard, Task
+from repulse.training.recipes import Recipe, Replaying, Standard, Task
 from repulse.training.state import TrainingState, averaged, capture, restore
 
 # Asking the device for the loss stops the pipeline on a GPU; a run that diverged may go on for this many steps.
@@ -101,13 +101,15 @@ def fit(
     ends, on one machine, at the same weights as one that was never stopped.
 
     Args:
-        model: the classifier; a backbone with a method `initialise(images)` is given training images first.
+        model: the classifier; a backbone with a method `initialise(images)` is given training images first, and one
+            with a method `on_progress(share)` is told before each step which share of all steps is done, in [0, 1).
         loss: an alignment loss.
         train: the training images.
         validation: images for the natural accuracy after each epoch, or None.
         settings: epochs, batch size, optimiser, schedule, average, precision.
         fabric: where it runs, from `make_fabric`, launched.
-        recipe: how a batch becomes what is minimised; None: the loss of the clean images.
+        recipe: how a batch becomes what is minimised; None: the loss of the clean images. Each replay of a batch, if it
+            has any, is a step of the optimiser, the schedule and the average.
         augment: random changes to training images.
         seed: of order, augmentation and dropout.
         state: where to go on from; None starts anew.
@@ -120,7 +122,9 @@ def fit(
         _initialise(model, train, seed)
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    step_module: nn.Module = _Step(model, loss, Standard() if recipe is None else recipe)
+    recipe = Standard() if recipe is None else recipe
+    replays = recipe.replays if isinstance(recipe, Replaying) else 1
+    step_module: nn.Module = _Step(model, loss, recipe)
     optimiser = make_optimiser(model, settings.optimiser)
     if settings.sync_batch_norm:
         step_module = nn.SyncBatchNorm.convert_sync_batchnorm(step_module)  # type: ignore[no-untyped-call]
@@ -132,18 +136,27 @@ def fit(
         restore(state, model, optimiser, average)
 
     steps = steps_per_epoch(len(train), settings.batch_size, drop_last=_drop_last(train, settings))
-    total = steps * settings.epochs
+    total = steps * settings.epochs * replays
+    on_progress: Callable[[float], None] | None = getattr(model.backbone, "on_progress", None)
     for epoch in range(0 if state is None else state.epoch, settings.epochs):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(seed, "dropout", epoch, fabric.global_rank))
         model.train()
         sums = torch.zeros(3, dtype=torch.float64, device=fabric.device)
         learning_rate = 0.0
-        for index, (x, y) in enumerate(_train_batches(train, settings, epoch, seed, augment, fabric)):
-            step = epoch * steps + index
+        drift = recipe.drift() if isinstance(recipe, Replaying) else None
+        # Every batch as often as it is replayed: a step is a pass.
+        passes = (
+            batch for batch in _train_batches(train, settings, epoch, seed, augment, fabric) for _ in range(replays)
+        )
+        for place, (clean, y) in enumerate(passes):
+            index, replay = divmod(place, replays)
+            step = epoch * steps * replays + place
             learning_rate = settings.optimiser.learning_rate * schedule_factor(settings.schedule, step, total)
             set_learning_rate(optimiser, learning_rate)
-            values, hits = wrapped(x, y)
+            if on_progress is not None:
+                on_progress(step / total)
+            values, hits = wrapped(clean if drift is None else drift.moved(clean), y)
             wrapped_optimiser.zero_grad()
             try:
                 fabric.backward(_reduce(values, loss, _global_batch(train, settings, index), fabric.world_size))
@@ -156,9 +169,13 @@ def fit(
                 ) from error
             if settings.optimiser.clip_norm is not None:
                 fabric.clip_gradients(wrapped, wrapped_optimiser, max_norm=settings.optimiser.clip_norm)
+            if drift is not None:
+                drift.climb()
             wrapped_optimiser.step()
             average.update(model, step + 1, total)
             sums += torch.stack((values.detach().sum().double(), hits.double(), hits.new_tensor(len(y)).double()))
+            if replay + 1 < replays:
+                continue
             if (index + 1) % CHECK_EVERY == 0 or index + 1 == steps:
                 _check_finite(sums[0], model, epoch, index + 1, whole=index + 1 == steps)
             if watcher is not None:
@@ -169,7 +186,7 @@ def fit(
             weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
             accuracy = None if validation is None else natural_accuracy(model, validation, fabric=fabric)
         metrics = EpochMetrics(
-            epoch + 1, loss_sum / count, hit_count / count, accuracy, learning_rate, seconds, count / seconds
+            epoch + 1, loss_sum / count, hit_count / count, accuracy, learning_rate, seconds, count / replays / seconds
         )
         if watcher is not None and fabric.is_global_zero:
             watcher.on_epoch(metrics, capture(epoch + 1, model, optimiser, average), weights)

@@ -7,8 +7,8 @@ the loop stands once, in `fit`. Two rules keep it safe inside that loop:
   and DDP sees one backward pass.
 - Its random numbers come from PyTorch's global generator, which `fit` seeds in every epoch, so resuming repeats them.
 
-Free adversarial training (Shafahi et al. 2019) is not here: it moves the weights several times per batch, and that is a
-loop of its own.
+A recipe that passes a batch several times, moving the weights each time, is `Replaying`: the loop replays the batch,
+and its drift takes in the gradient of the same backward pass.
 """
 
 from __future__ import annotations
@@ -69,6 +69,29 @@ class Recipe(Protocol):
         """The values of a batch, with gradients to the parameters."""
 
 
+@runtime_checkable
+class Drift(Protocol):
+    """Moves images from one pass to the next, by the gradient of the pass that trains."""
+
+    def moved(self, x: Images) -> Images:
+        """The images of the next pass, with a graph to what moves them."""
+
+    def climb(self) -> None:
+        """Take in the gradient that the backward pass left."""
+
+
+@runtime_checkable
+class Replaying(Protocol):
+    """A recipe whose batches are passed several times, with an optimiser step each."""
+
+    @property
+    def replays(self) -> int:
+        """Passes per batch."""
+
+    def drift(self) -> Drift:
+        """What moves the images, as at the start of every epoch."""
+
+
 RECIPES: Registry[Callable[..., Recipe]] = Registry("recipe")
 
 
@@ -118,7 +141,7 @@ class GaussianNoise:
     sigma: float = 0.25
 
     def __post_init__(self) -> None:
-        _not_negative("sigma", self.sigma)
+        not_negative("sigma", self.sigma)
 
     def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
         """The loss of noisy images."""
@@ -151,13 +174,13 @@ class FGSMRS:
     norm: Norm = "linf"
 
     def __post_init__(self) -> None:
-        _attackable(self.norm, self.eps, 1, self.step_size)
+        attackable(self.norm, self.eps, 1, self.step_size)
 
     def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
         """The loss of adversarial images."""
         threat = Threat(self.norm, self.eps)
         step = 1.25 * self.eps if self.step_size is None else self.step_size
-        images = _ascend(lambda image: task.loss(task.embed(image), y), _random_start(x, threat), x, threat, 1, step)
+        images = ascend(lambda image: task.loss(task.embed(image), y), random_start(x, threat), x, threat, 1, step)
         z = task.embed(images)
         return Outcome(task.loss(z, y), z)
 
@@ -185,14 +208,14 @@ class PGDTraining:
     norm: Norm = "linf"
 
     def __post_init__(self) -> None:
-        _attackable(self.norm, self.eps, self.steps, self.step_size)
+        attackable(self.norm, self.eps, self.steps, self.step_size)
 
     def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
         """The loss of adversarial images."""
         threat = Threat(self.norm, self.eps)
         step = self.eps / 4 if self.step_size is None else self.step_size
-        start = _random_start(x, threat)
-        images = _ascend(lambda image: task.loss(task.embed(image), y), start, x, threat, self.steps, step)
+        start = random_start(x, threat)
+        images = ascend(lambda image: task.loss(task.embed(image), y), start, x, threat, self.steps, step)
         z = task.embed(images)
         return Outcome(task.loss(z, y), z)
 
@@ -225,8 +248,8 @@ class TRADES:
     norm: Norm = "linf"
 
     def __post_init__(self) -> None:
-        _attackable(self.norm, self.eps, self.steps, self.step_size)
-        _not_negative("beta", self.beta)
+        attackable(self.norm, self.eps, self.steps, self.step_size)
+        not_negative("beta", self.beta)
 
     def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
         """The loss of clean images plus the divergence at adversarial ones."""
@@ -237,11 +260,11 @@ class TRADES:
             # Detached rather than under no_grad: autocast would keep, and give to later passes, weights without graph.
             clean = classify(task.embed(x)).detach()
             start = threat.project(x + 0.001 * torch.randn_like(x), x)
-            images = _ascend(
-                lambda image: _divergence(clean, classify(task.embed(image))), start, x, threat, self.steps, step
+            images = ascend(
+                lambda image: divergence(clean, classify(task.embed(image))), start, x, threat, self.steps, step
             )
         z = task.embed(x)
-        moved = _divergence(classify(z), classify(task.embed(images)))
+        moved = divergence(classify(z), classify(task.embed(images)))
         return Outcome(task.loss(z, y) + self.beta * moved, z)
 
 
@@ -268,7 +291,7 @@ class InputGradient:
     norm: Norm = "l2"
 
     def __post_init__(self) -> None:
-        _not_negative("strength", self.strength)
+        not_negative("strength", self.strength)
         Threat(self.norm, 0.0)
 
     # torch.compile has no second derivatives, so this recipe runs as it is even in a compiled step.
@@ -303,7 +326,7 @@ class Jacobian:
     strength: float = 0.01
 
     def __post_init__(self) -> None:
-        _not_negative("strength", self.strength)
+        not_negative("strength", self.strength)
 
     # torch.compile has no second derivatives, so this recipe runs as it is even in a compiled step.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -318,11 +341,12 @@ class Jacobian:
         return Outcome(task.loss(z, y) + self.strength / 2 * square, z)
 
 
-def _random_start(x: Tensor, threat: Threat) -> Tensor:
+def random_start(x: Tensor, threat: Threat) -> Tensor:
+    """A point of the ball for each image, drawn from PyTorch's global generator."""
     return threat.project(x + threat.eps * (2 * torch.rand_like(x) - 1), x)
 
 
-def _ascend(
+def ascend(
     objective: Callable[[Tensor], Tensor], images: Tensor, clean: Tensor, threat: Threat, steps: int, step_size: float
 ) -> Tensor:
     """Images after `steps` steepest steps up an objective that gives one value per image; without a graph."""
@@ -333,7 +357,7 @@ def _ascend(
     return images.detach()
 
 
-def _divergence(clean: Tensor, moved: Tensor) -> Tensor:
+def divergence(clean: Tensor, moved: Tensor) -> Tensor:
     """KL(softmax(clean) || softmax(moved)) for each row of logits."""
     p, q = F.log_softmax(clean.float(), 1), F.log_softmax(moved.float(), 1)
     return F.kl_div(q, p, reduction="none", log_target=True).sum(1)
@@ -349,7 +373,12 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-def _attackable(norm: Norm, eps: float, steps: int, step_size: float | None) -> None:
+def attackable(norm: Norm, eps: float, steps: int, step_size: float | None) -> None:
+    """Refuse a ball or steps that no attack can take.
+
+    Raises:
+        RepulseError: if norm, eps, steps or step size is out of range.
+    """
     Threat(norm, eps)
     if steps < 1:
         raise RepulseError(f"a recipe's steps must be at least 1, got {steps}")
@@ -357,6 +386,11 @@ def _attackable(norm: Norm, eps: float, steps: int, step_size: float | None) -> 
         raise RepulseError(f"a recipe's step_size must be positive, got {step_size}")
 
 
-def _not_negative(name: str, value: float) -> None:
+def not_negative(name: str, value: float) -> None:
+    """Refuse a setting that is not a finite number of at least 0.
+
+    Raises:
+        RepulseError: if so.
+    """
     if not 0 <= value < float("inf"):
         raise RepulseError(f"a recipe's {name} must be a finite number, not negative, got {value}")

@@ -1,0 +1,63 @@
+"""Losses for 1-Lipschitz networks, where a margin between embedding and plane is a radius in the image.
+
+All measure the margin `m_j` of the own class i against each other class j as the distance of the embedding to the plane
+halfway between their prototypes, `(|z - p_j|^2 - |z - p_i|^2) / (2 |p_i - p_j|)`. Behind a network with Lipschitz
+constant L, no change of the image shorter than `min_j m_j / L` moves the embedding to the nearest other prototype.
+Prototypes of equal norm may be scaled as one likes: these margins do not change. That is also why a simplex and one-hot
+corners, which are a simplex too, lead to the same training here, up to a rotation.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from repulse.models.margins import plane_margins
+from repulse.training.losses import Head, enter_loss
+
+
+@enter_loss("certified-cross-entropy", "mean")
+def certified_cross_entropy(
+    z: Float[Tensor, "N d"],
+    y: Int64[Tensor, "N"],
+    head: Head,
+    *,
+    offset: float = 0.5,
+    margin_temperature: float = 0.25,
+) -> Float[Tensor, "N"]:
+    """Cross-entropy of margins less an offset: `t log(1 + sum_j exp((offset - m_j) / t))`, mean over the batch.
+
+    Prach & Lampert (ECCV 2022) take the offset from the own class's score, divide by a temperature t, and
+    multiply the loss by it. There the scores are outputs of the network, whose differences are sqrt(2) times these
+    margins, with offset sqrt(2) and temperature 1/4: here 1 and 0.18. Margins below the offset weigh about 1, those
+    well above it nothing; the smaller t, the more like a hinge.
+
+    Args:
+        z: embeddings.
+        y: labels.
+        head: the prototypes.
+        offset: the margin to reach, as a distance of embeddings; with a network that is 1-Lipschitz in pixels, a
+            radius in pixels.
+        margin_temperature: t, as a distance of embeddings.
+    """
+    margins = plane_margins(z, head.prototypes.to(z.dtype), y)
+    # The own class has margin infinity; its place in the sum is exp(0).
+    exponents = torch.where(margins.isinf(), torch.zeros_like(margins), (offset - margins) / margin_temperature)
+    return margin_temperature * exponents.logsumexp(1)
+
+
+@enter_loss("certified-hinge", "mean")
+def certified_hinge(
+    z: Float[Tensor, "N d"], y: Int64[Tensor, "N"], head: Head, *, offset: float = 0.5
+) -> Float[Tensor, "N"]:
+    """Hinge on the certified radius itself, `max(0, offset - min_j m_j)`, mean over the batch (Tsuzuku et al. 2018).
+
+    Args:
+        z: embeddings.
+        y: labels.
+        head: the prototypes.
+        offset: the margin to reach, as a distance of embeddings.
+    """
+    return F.relu(offset - plane_margins(z, head.prototypes.to(z.dtype), y).amin(1))
