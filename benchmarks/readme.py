@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ COLUMNS = {
 }
 
 METHODS = ("softmax", "paper", "simplex-cosine", "simplex", "fgsm-rs")
+
+REPRODUCED = ("fashion", "paper-cifar10")
 
 
 def records(name: str) -> list[dict[str, Any]]:
@@ -98,6 +101,31 @@ def reading() -> str:
     )
 
 
+def reproduced() -> str:
+    """The comparison beside its rivals: a row per method, a block of columns per data set."""
+    found = {name: _read(ROOT / "results" / "reproduce" / name / "cpu" / "figures.json") for name in REPRODUCED}
+    about = "; ".join(
+        f"{each['data']}, L-inf {radius(each['eps'])}, {each['images']} test images attacked" for each in found.values()
+    )
+    columns = [f"{what}, {each['data']}" for each in found.values() for what in ("natural", "PGD-100", "**to quote**")]
+    lines = [f"{about}.", "", "| method | kind | " + " | ".join(columns) + " |", "|---|---|" + "--:|" * len(columns)]
+    rows = [{row["method"]: row for row in each["methods"]} for each in found.values()]
+    for method, row in rows[0].items():
+        cells = []
+        for table in rows:
+            seeds = table[method]["cells"] if method in table else []
+            cells += [_spread([cell[key] for cell in seeds]) for key in ("natural", "pgd_100", "worst_case")]
+        lines.append(f"| {method} | {row['family']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "–"
+    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{deviation}"
+
+
 def radius(eps: float) -> str:
     """A radius as people write it."""
     levels = eps * 255
@@ -106,7 +134,12 @@ def radius(eps: float) -> str:
 
 def filled(text: str) -> str:
     """The README with its tables and their reading made anew."""
-    for name, content in (("results", tables()), ("reading", textwrap.fill(reading(), 120))):
+    made = {
+        "results": tables(),
+        "reading": textwrap.fill(reading(), 120),
+        "reproduced": reproduced(),
+    }
+    for name, content in made.items():
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
             lambda match, content=content: f"{match[1]}\n{content}\n\n{match[2]}",  # type: ignore[misc]
@@ -179,6 +212,26 @@ def attack_table(found: dict[str, Any]) -> list[str]:
             f"| {row['model']} | {row['tool']} | {row['images']} | {100 * row['robust_of_right']:.1f} % | "
             f"{row['seconds']:.1f} | {row['images_per_second']:.2g} | {row['forward_passes_per_image']:,.0f} | "
             f"{row['backward_passes_per_image']:,.0f} | {row['peak_megabytes']:,.0f} |"
+        )
+    return lines + beside_autoattack(found.get("beside_autoattack", []))
+
+
+def beside_autoattack(compared: list[dict[str, Any]]) -> list[str]:
+    """Our ensembles beside AutoAttack on the same images, as rows of Markdown; nothing if nothing was compared."""
+    if not compared:
+        return []
+    lines = [
+        "",
+        "Our ensembles beside AutoAttack on the same images; passes are forward and backward together:",
+        "",
+        "| model | ensemble | images | robust, of these | AutoAttack | times as fast | share of its passes |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in compared:
+        lines.append(
+            f"| {row['model']} | {row['tool']} | {row['images']} | {100 * row['robust_of_right']:.1f} % | "
+            f"{100 * row['robust_of_right_autoattack']:.1f} % | {row['times_as_fast']:.1f} | "
+            f"{100 * row['share_of_passes']:.0f} % |"
         )
     return lines
 
