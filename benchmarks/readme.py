@@ -126,6 +126,12 @@ def _spread(values: list[float]) -> str:
     return f"{100 * statistics.mean(values):.1f}{deviation}"
 
 
+def certified() -> str:
+    """The tables of certified accuracy, as their benchmark wrote them."""
+    parts = sorted((ROOT / "results" / "certified").glob("*.md"))
+    return "\n\n".join(part.read_text(encoding="utf-8").strip() for part in parts)
+
+
 def radius(eps: float) -> str:
     """A radius as people write it."""
     levels = eps * 255
@@ -138,6 +144,7 @@ def filled(text: str) -> str:
         "results": tables(),
         "reading": textwrap.fill(reading(), 120),
         "reproduced": reproduced(),
+        "certified": certified(),
     }
     for name, content in made.items():
         text = re.sub(
