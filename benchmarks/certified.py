@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from repulse.evaluation.certificate_record import CertificateRecord
 from repulse.files import write_atomically
 from repulse.memory import keep_memory
 from repulse.presets import preset
+from repulse.reproduce.figures import spread
 from repulse.runs import load_run, load_splits, train_run
 
 TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10-jpeg75": "CIFAR-10 (JPEG 75)"}
@@ -166,13 +166,13 @@ def table(found: list[dict[str, Any]], norm: str) -> str:
     for entry in chosen:
         columns = [[run["natural"] for run in entry["runs"]]]
         columns += [[run["certified"][radius] for run in entry["runs"]] for radius in radii]
-        lines.append(f"| {entry['method']} | {' | '.join(_mean(column) for column in columns)} |")
+        lines.append(f"| {entry['method']} | {' | '.join(_percent(column) for column in columns)} |")
     return "\n".join(lines)
 
 
-def _mean(values: list[float]) -> str:
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{spread} %"
+def _percent(values: list[float]) -> str:
+    over_seeds = spread(values)
+    return "–" if over_seeds is None else f"{over_seeds.number(100, 1)} %"
 
 
 def _certified(record: CertificateRecord, radius: float) -> float:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from repulse.reproduce.figures import spread
 
 ROOT = Path(__file__).parent.parent
 SETS = ("fashion-mnist", "cifar10-jpeg75")
@@ -120,10 +121,8 @@ def reproduced() -> str:
 
 
 def _spread(values: list[float]) -> str:
-    if not values:
-        return "–"
-    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{deviation}"
+    over_seeds = spread(values)
+    return "–" if over_seeds is None else over_seeds.number(100, 1)
 
 
 def certified() -> str:

@@ -2,11 +2,12 @@ import pytest
 import torch
 from tasks import CROSS_ENTROPY, grey, linear, losses, margins, network, outwards
 
+from repulse.attacks.objectives import margin
 from repulse.errors import RepulseError
 from repulse.settings import RecipeSettings
 from repulse.training import Task, make_recipe
 from repulse.training.local_linearity import Curvature, Slope
-from repulse.training.single_step import NFGSM, FastTRADES, MarginStep, wrong_margin
+from repulse.training.single_step import NFGSM, FastTRADES, MarginStep
 
 
 def test_n_fgsm_steps_from_a_wide_start_and_does_not_come_back():
@@ -33,12 +34,12 @@ def test_the_margin_step_finds_the_worst_corner_whatever_the_loss_is():
     x, y = grey()
     _, z = MarginStep(eps=0.1, step_size=0.2)(Task(model, lambda z, y, head: 0 * z.sum(1)), x, y)
     fall = 0.1 * outwards(weight, y).flatten(1).abs().sum(1)
-    torch.testing.assert_close(-wrong_margin(z, y), margins(x, y, weight) - fall, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(-margin(z, y), margins(x, y, weight) - fall, rtol=1e-4, atol=1e-5)
 
 
 def test_the_wrong_margin_is_the_best_wrong_logit_less_the_right_one():
     logits = torch.tensor([[3.0, 1.0, 2.5], [0.0, -1.0, 4.0]])
-    assert wrong_margin(logits, torch.tensor([0, 1])).tolist() == [-0.5, 5.0]
+    assert margin(logits, torch.tensor([0, 1])).tolist() == [-0.5, 5.0]
 
 
 def test_fast_trades_adds_the_divergence_at_the_worst_corner():

@@ -19,11 +19,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from repulse.errors import RepulseError
-from repulse.evaluation.record import DataRecord, ModelRecord
+from repulse.evaluation.record import DataRecord, ModelRecord, Part, read_record
 from repulse.files import load_tensors, save_tensors, write_atomically
 
 CERTIFICATE_FILE = "certificate.json"
@@ -32,11 +32,7 @@ CERTIFIED_FILE = "certified.safetensors"
 Method = Literal["lipschitz", "linf-distance", "smoothing"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LayerRecord(_Part):
+class LayerRecord(Part):
     """The Lipschitz constant of one layer, verified apart from how the layer was made."""
 
     name: str
@@ -45,14 +41,14 @@ class LayerRecord(_Part):
     upper: float = Field(description="Proved: the constant is at most this. The certificate uses it.")
 
 
-class LipschitzRecord(_Part):
+class LipschitzRecord(Part):
     """The Lipschitz constant from image to embedding, in the norm of the certificate."""
 
     constant: float = Field(description="Proved upper bound of the whole model, normalisation of pixels included.")
     layers: tuple[LayerRecord, ...] = ()
 
 
-class SmoothingRecord(_Part):
+class SmoothingRecord(Part):
     """How the classifier was smoothed; see `repulse.evaluation.smoothing.Smoothing`."""
 
     sigma: float
@@ -62,7 +58,7 @@ class SmoothingRecord(_Part):
     abstained: float = Field(description="Share of images on which nothing was said, in [0, 1].")
 
 
-class CertifiedPoint(_Part):
+class CertifiedPoint(Part):
     """Accuracies at one radius, shares of all images in [0, 1]."""
 
     radius: float
@@ -70,7 +66,7 @@ class CertifiedPoint(_Part):
     attacked: float | None = Field(None, description="Right under every attack at the radius: an upper bound.")
 
 
-class SoundnessRecord(_Part):
+class SoundnessRecord(Part):
     """The attack on every image at its own certified radius; it must find nothing."""
 
     attack: str = Field(description="Name of the ensemble.")
@@ -83,7 +79,7 @@ class SoundnessRecord(_Part):
     seconds: float
 
 
-class CertificateRecord(_Part):
+class CertificateRecord(Part):
     """Everything one certification proved."""
 
     schema_version: Literal[1] = 1
@@ -143,13 +139,5 @@ def load_certificate(folder: Path) -> tuple[CertificateRecord, dict[str, Tensor]
     Raises:
         RepulseError: if the folder holds none, or one that this version cannot read.
     """
-    path = folder / CERTIFICATE_FILE
-    if not path.is_file():
-        raise RepulseError(f"{folder} holds no {CERTIFICATE_FILE}: make one with `repulse certify`")
-    try:
-        record = CertificateRecord.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RepulseError(f"{path} is not a certificate that this version reads: {where}: {first['msg']}") from error
+    record = read_record(CertificateRecord, folder / CERTIFICATE_FILE, "certificate", "repulse certify")
     return record, load_tensors(folder / CERTIFIED_FILE)[0]

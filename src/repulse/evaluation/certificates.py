@@ -73,8 +73,15 @@ def l2_radius(
     return (safe.amin(1) - 2 * error).clamp_min(0).nan_to_num(nan=0.0) / lipschitz
 
 
+def in_double(model: PrototypeClassifier) -> PrototypeClassifier:
+    """A copy of a classifier with plain layers, in double precision."""
+    return cast(PrototypeClassifier, frozen(model)).double()
+
+
 @torch.inference_mode()
-def embedding_error(model: PrototypeClassifier, x: Float[Tensor, "N C H W"]) -> float:
+def embedding_error(
+    model: PrototypeClassifier, x: Float[Tensor, "N C H W"], exact: PrototypeClassifier | None = None
+) -> float:
     """How far single precision may take an embedding from the exact one, in L2: measured, with a reserve.
 
     Four times the largest distance, over these images, between the embedding in single and in double precision. It is
@@ -85,7 +92,8 @@ def embedding_error(model: PrototypeClassifier, x: Float[Tensor, "N C H W"]) -> 
     Args:
         model: in evaluation mode.
         x: images in [0, 1]; some hundred are enough.
+        exact: what `in_double(model)` gives, for callers with many batches; None: made here.
     """
-    exact = cast(PrototypeClassifier, frozen(model)).double()
+    exact = in_double(model) if exact is None else exact
     z, truth = model.embed(x), exact.embed(x.double())
     return ERROR_FACTOR * float((z.double() - truth).norm(dim=1).max())

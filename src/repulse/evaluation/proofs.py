@@ -14,7 +14,7 @@ from repulse.attacks.attack import checked_logits
 from repulse.errors import RepulseError
 from repulse.evaluation.bench import Progress
 from repulse.evaluation.certificate_record import LayerRecord, LipschitzRecord, SmoothingRecord
-from repulse.evaluation.certificates import embedding_error, l2_radius
+from repulse.evaluation.certificates import embedding_error, in_double, l2_radius
 from repulse.evaluation.journal import Journal, Part
 from repulse.evaluation.linf_certificates import linf_radius
 from repulse.evaluation.smoothing import ABSTAINED, Smoothing, smooth
@@ -97,7 +97,7 @@ def linf_distance(model: nn.Module, image_shape: tuple[int, ...]) -> Proof:
     bound = linf_bound(classifier, image_shape)
 
     def prove(subject: Subject, settings: CertificationSettings) -> Proved:  # noqa: ARG001
-        return _by_constant(subject, classifier, "linf", bound, linf_radius, lambda model, x: bound.rounding)  # noqa: ARG005
+        return _by_constant(subject, classifier, "linf", bound, linf_radius, lambda x: bound.rounding)  # noqa: ARG005
 
     return prove
 
@@ -109,7 +109,11 @@ def lipschitz(model: nn.Module, image_shape: tuple[int, ...]) -> Proof:
     bound = lipschitz_bound(classifier, image_shape)
 
     def prove(subject: Subject, settings: CertificationSettings) -> Proved:  # noqa: ARG001
-        return _by_constant(subject, classifier, "l2", bound, l2_radius, embedding_error)
+        # Made once: orthogonal layers are computed anew by every copy.
+        exact = in_double(classifier)
+        return _by_constant(
+            subject, classifier, "l2", bound, l2_radius, lambda x: embedding_error(classifier, x, exact)
+        )
 
     return prove
 
@@ -169,7 +173,7 @@ def _by_constant(
     norm: Norm,
     bound: LipschitzBound | LinfBound,
     radius: Callable[..., Float64[Tensor, "N"]],
-    rounding: Callable[[PrototypeClassifier, Tensor], float],
+    rounding: Callable[[Tensor], float],
 ) -> Proved:
     """An answer cannot change before the embedding has gone from where it is to the next prototype's region.
 
@@ -190,7 +194,7 @@ def _by_constant(
         # Left inference mode by a copy.
         embeddings.append(z.cpu().clone())
         answers.append(logits.argmax(1).cpu().clone())
-        error = max(error, rounding(model, x))
+        error = max(error, rounding(x))
         subject.progress("embedding", int(rows[-1]) + 1, len(subject.images))
     prediction = torch.cat(answers)
     radii = radius(

@@ -27,7 +27,7 @@ An evaluation is a folder with two files. `record.json` is a `Record`: settings,
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
@@ -38,12 +38,16 @@ from repulse.files import load_tensors, save_tensors, write_atomically
 RECORD_FILE = "record.json"
 OUTCOMES_FILE = "outcomes.safetensors"
 
+P = TypeVar("P", bound="Part")
 
-class _Part(BaseModel):
+
+class Part(BaseModel):
+    """A part of a record: unknown keys are errors, and nothing changes after it is made."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelRecord(_Part):
+class ModelRecord(Part):
     """Which model was measured."""
 
     name: str = Field(description="What a table calls it, for instance 'paper' or 'softmax'.")
@@ -52,7 +56,7 @@ class ModelRecord(_Part):
     weights_sha256: str = Field(description="Digest of all parameters and buffers.")
 
 
-class DataRecord(_Part):
+class DataRecord(Part):
     """Which images it was measured on."""
 
     name: str
@@ -66,7 +70,7 @@ class DataRecord(_Part):
 Group = Literal["paper", "paper-as-published", "logits", "quick", "standard", "adaptive"]
 
 
-class AttackRecord(_Part):
+class AttackRecord(Part):
     """One attack with its settings, its outcome and its cost."""
 
     name: str = Field(description="Slug, unique in the record: 'pgd-20-training-loss'.")
@@ -88,7 +92,7 @@ class AttackRecord(_Part):
     added: int | None = Field(None, description="Images that it fooled and no attack before it had.")
 
 
-class CheckRecord(_Part):
+class CheckRecord(Part):
     """One check of whether a figure can be believed."""
 
     name: str = Field(description="Slug, unique in the record: 'more-steps-change-little'.")
@@ -102,7 +106,7 @@ class CheckRecord(_Part):
     source: str = Field(description="Paper and section.")
 
 
-class VerdictRecord(_Part):
+class VerdictRecord(Part):
     """Which number to quote, and whether to believe it."""
 
     word: Literal["believable", "overstated", "not established"]
@@ -115,14 +119,14 @@ class VerdictRecord(_Part):
     next_steps: tuple[str, ...] = Field((), description="What to run or mend next.")
 
 
-class CurvePoint(_Part):
+class CurvePoint(Part):
     """Robust accuracy at one eps, by objective: 'training loss', 'cross-entropy', 'margin', 'worst case'."""
 
     eps: float
     robust_accuracy: dict[str, float]
 
 
-class Record(_Part):
+class Record(Part):
     """Everything one evaluation measured."""
 
     schema_version: Literal[1] = 1
@@ -165,13 +169,21 @@ def load_evaluation(folder: Path) -> tuple[Record, dict[str, Tensor]]:
     Raises:
         RepulseError: if the folder holds no evaluation, or one that this version cannot read.
     """
-    path = folder / RECORD_FILE
+    record = read_record(Record, folder / RECORD_FILE, "record", "repulse evaluate")
+    return record, load_tensors(folder / OUTCOMES_FILE)[0]
+
+
+def read_record(kind: type[P], path: Path, what: str, command: str) -> P:
+    """A record of some kind from its JSON file; `what` and `command` are for error messages.
+
+    Raises:
+        RepulseError: if there is no such file, or this version cannot read it.
+    """
     if not path.is_file():
-        raise RepulseError(f"{folder} holds no {RECORD_FILE}: make one with `repulse evaluate`")
+        raise RepulseError(f"{path.parent} holds no {path.name}: make one with `{command}`")
     try:
-        record = Record.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RepulseError(f"{path} is not a record that this version reads: {where}: {first['msg']}") from error
-    return record, load_tensors(folder / OUTCOMES_FILE)[0]
+        raise RepulseError(f"{path} is not a {what} that this version reads: {where}: {first['msg']}") from error

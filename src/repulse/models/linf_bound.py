@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from repulse.errors import RepulseError
 from repulse.models.classifier import PrototypeClassifier
 from repulse.models.linf_distance import LinfDistance, LinfDistanceNet, MeanShift
+from repulse.models.lipschitz_bound import LayerBound
 from repulse.seeding import generator
 
 TOLERANCE = 1e-9
@@ -22,22 +23,10 @@ _PAIRS = 64
 
 
 @dataclass(frozen=True)
-class LinfLayerBound:
-    """By how much one layer stretches L-inf distances, at most and as measured."""
-
-    name: str
-    kind: str
-    upper: float
-    """Proved for layers of this kind."""
-    lower: float
-    """The most that was measured, in float64, on pairs of inputs."""
-
-
-@dataclass(frozen=True)
 class LinfBound:
     """What is proved of a network from the layers that it is made of."""
 
-    layers: tuple[LinfLayerBound, ...]
+    layers: tuple[LayerBound, ...]
     constant: float
     """`|z(x) - z(x')|_inf <= constant |x - x'|_inf` in exact arithmetic; pixels in [0, 1]."""
     rounding: float
@@ -81,7 +70,7 @@ def linf_bound(model: nn.Module, image_shape: tuple[int, ...]) -> LinfBound:
         mean, std = model.mean.double(), model.std.double()
         constant = float((1 / std).amax())
         magnitude = float((torch.maximum(mean, 1 - mean) / std).amax())
-        layers.append(LinfLayerBound("normalisation", "(x - mean) / std", constant, constant))
+        layers.append(LayerBound("normalisation", "(x - mean) / std", constant, constant))
     # Subtracting the mean and dividing by the deviation are one rounding each.
     now = _Range(tuple(image_shape), magnitude, 2 * epsilon * magnitude if layers else 0.0)
     for name, layer in _chain(backbone, "backbone"):
@@ -91,7 +80,7 @@ def linf_bound(model: nn.Module, image_shape: tuple[int, ...]) -> LinfBound:
                 f"{name} ({type(layer).__name__}) stretches L-inf distances by {lower:.6g}, at most 1 is possible for "
                 "its kind: it has been changed, so nothing is certified"
             )
-        layers.append(LinfLayerBound(name, type(layer).__name__, 1.0, lower))
+        layers.append(LayerBound(name, type(layer).__name__, 1.0, lower))
         now = _KINDS[type(layer)](layer, now, epsilon)
     # The average with the mirror image is a sum and an exact halving.
     rounding = now.error + (2 * epsilon * now.magnitude if mirror else 0.0)

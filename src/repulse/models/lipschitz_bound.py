@@ -55,7 +55,8 @@ class LayerBound:
     upper: float
     """Certain: the layer stretches no distance by more."""
     lower: float
-    """Found by power iteration (for layers that are not linear: the upper bound again); the truth lies between."""
+    """Found: in L2 by power iteration (for layers that are not linear the upper bound again), in L-inf on pairs of
+    inputs; the truth lies between."""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repulse.attacks import Norm, Threat
+from repulse.attacks.objectives import margin
 from repulse.errors import RepulseError
 from repulse.training.recipes import RECIPES, Images, Labels, Outcome, Task, not_negative
-from repulse.training.single_step import wrong_margin
 
 
 @RECIPES.register("slope")
@@ -53,7 +53,7 @@ class Slope:
         """The loss of clean images plus the squared slope."""
 
         def value(z: Tensor) -> Tensor:
-            return task.loss(z, y) if self.of == "loss" else wrong_margin(task.model.classify(z), y)
+            return task.loss(z, y) if self.of == "loss" else margin(task.model.classify(z), y)
 
         moved = _uphill(lambda image: value(task.embed(image)), x, self.norm, self.distance)
         both = task.embed(torch.cat((x, moved)))
@@ -99,9 +99,8 @@ class Curvature:
         z = task.embed(x)
         values = task.loss(z, y)
         (gradient,) = torch.autograd.grad(values.sum(), x, create_graph=True)
-        sign = gradient.detach().sign()
-        length = sign.flatten(1).norm(dim=1).clamp_min(1e-12)
-        moved = (x.detach() + self.distance * sign / length.view(-1, *[1] * (x.ndim - 1))).requires_grad_()
+        along = Threat("l2", self.distance).steepest_step(gradient.detach().sign(), self.distance)
+        moved = (x.detach() + along).requires_grad_()
         (ahead,) = torch.autograd.grad(task.loss(task.embed(moved), y).sum(), moved, create_graph=True)
         change = (ahead - gradient).flatten(1).square().sum(1)
         return Outcome(values + self.strength * change, z)

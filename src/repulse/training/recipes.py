@@ -179,8 +179,7 @@ class FGSMRS:
     def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
         """The loss of adversarial images."""
         threat = Threat(self.norm, self.eps)
-        step = 1.25 * self.eps if self.step_size is None else self.step_size
-        images = ascend(lambda image: task.loss(task.embed(image), y), random_start(x, threat), x, threat, 1, step)
+        images = one_step(lambda image: task.loss(task.embed(image), y), x, threat, self.step_size)
         z = task.embed(images)
         return Outcome(task.loss(z, y), z)
 
@@ -344,6 +343,12 @@ class Jacobian:
 def random_start(x: Tensor, threat: Threat) -> Tensor:
     """A point of the ball for each image, drawn from PyTorch's global generator."""
     return threat.project(x + threat.eps * (2 * torch.rand_like(x) - 1), x)
+
+
+def one_step(objective: Callable[[Tensor], Tensor], x: Images, threat: Threat, step_size: float | None) -> Images:
+    """Images moved one step up an objective from a random start in the ball; None: 1.25 eps (Wong et al. 2020)."""
+    step = 1.25 * threat.eps if step_size is None else step_size
+    return ascend(objective, random_start(x, threat), x, threat, 1, step)
 
 
 def ascend(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from repulse.attacks import Norm, Threat
+from repulse.attacks.objectives import margin
 from repulse.training.recipes import (
     RECIPES,
     Images,
@@ -21,6 +19,7 @@ from repulse.training.recipes import (
     attackable,
     divergence,
     not_negative,
+    one_step,
     random_start,
 )
 
@@ -93,15 +92,7 @@ class MarginStep:
     def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
         """The loss of images moved towards the nearest wrong prototype."""
         threat = Threat(self.norm, self.eps)
-        step = 1.25 * self.eps if self.step_size is None else self.step_size
-        images = ascend(
-            lambda image: wrong_margin(task.model.classify(task.embed(image)), y),
-            random_start(x, threat),
-            x,
-            threat,
-            1,
-            step,
-        )
+        images = one_step(lambda image: margin(task.model.classify(task.embed(image)), y), x, threat, self.step_size)
         z = task.embed(images)
         return Outcome(task.loss(z, y), z)
 
@@ -141,8 +132,7 @@ class FastTRADES:
     def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
         """The loss of clean images plus what moved."""
         threat = Threat(self.norm, self.eps)
-        step = 1.25 * self.eps if self.step_size is None else self.step_size
-        images = ascend(lambda image: task.loss(task.embed(image), y), random_start(x, threat), x, threat, 1, step)
+        images = one_step(lambda image: task.loss(task.embed(image), y), x, threat, self.step_size)
         z, moved = task.embed(x), task.embed(images)
         if self.of == "embedding":
             change = 1 - F.cosine_similarity(z, moved, dim=1)
@@ -157,10 +147,3 @@ def embedding_trades(
 ) -> FastTRADES:
     """`fast-trades` on the direction of the embedding instead of the prediction."""
     return FastTRADES(eps, beta, step_size, norm, "embedding")
-
-
-def wrong_margin(logits: Float[Tensor, "N n"], y: Labels) -> Float[Tensor, "N"]:
-    """The largest wrong logit minus the right one: positive where the class is wrong."""
-    own = logits.gather(1, y.unsqueeze(1)).squeeze(1)
-    others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
-    return others.amax(1) - own
