@@ -1,7 +1,7 @@
 """Our ensembles beside the AutoAttack of PyPI, torchattacks and ART: robust accuracy, time, passes, memory, in one run.
 
     python benchmarks/attacks.py --runs runs/cifar10-jpeg75/{softmax,paper,fgsm-rs} --data FOLDER
-    python benchmarks/attacks.py --runs runs/cifar10-jpeg75/simplex-cosine --linear --data FOLDER --update
+    python benchmarks/attacks.py --runs runs/paper-cifar10/cpu/simplex-cosine/seed-0 --linear --data FOLDER --update
 
 Needs `pip install pyautoattack torchattacks adversarial-robustness-toolbox`; tools that are not installed are left out.
 Each tool attacks each model in a process of its own, on the same images, all of which the model classifies right.
@@ -197,6 +197,13 @@ def linear(pixels: int, classes: int) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
 
 
+def label(run: Path) -> str:
+    """What a model is called: by its folder, or the folder above if that only says the seed."""
+    if run.is_file():
+        return run.stem
+    return run.parent.name if run.name.startswith("seed-") else run.name
+
+
 def victim(run: Path, data: str, count: int) -> tuple[nn.Module, Tensor, Tensor, float]:
     """A model, `count` test images that it classifies right, and its natural accuracy on a larger sample.
 
@@ -242,7 +249,7 @@ def measure(tool: str, run: Path, data: str, count: int, eps: float) -> dict[str
         wrong = torch.cat([model(part).argmax(1) for part in torch.split(adversarial, 250)]) != y
     return {
         "tool": tool,
-        "model": run.stem if run.is_file() else run.name,
+        "model": label(run),
         "keeps_memory": kept,
         "images": len(x),
         "natural_accuracy": natural,
@@ -350,7 +357,7 @@ def compare(models: list[Path], options: argparse.Namespace) -> list[dict[str, A
     """Every tool on every model, one process each."""
     rows: list[dict[str, Any]] = []
     for run in models:
-        name = run.stem if run.is_file() else run.name
+        name = label(run)
         for tool in options.tools:
             if importlib.util.find_spec(TOOLS[tool]) is None:
                 print(f"{tool}: not installed, left out", file=sys.stderr)

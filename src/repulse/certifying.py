@@ -1,16 +1,25 @@
-"""Certify the model of a run on its test images, and keep the record."""
+"""Certify a run on its test images, or a model from outside; and keep the record."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from repulse.evaluation.bench import Progress
+from torch import Tensor
+
+from repulse.errors import RepulseError
+from repulse.evaluation.bench import Progress, device_of
 from repulse.evaluation.certify import Certification, begin, carry_out
+from repulse.evaluation.misuse import check_use
+from repulse.evaluation.proofs import Proof
 from repulse.evaluation.smoothing import Smoothing
-from repulse.measuring import open_run
+from repulse.measuring import Opened, foreign_name, open_foreign, open_run
 from repulse.runs import Checkpoint
 from repulse.settings import CertificationSettings
-from repulse.training.recipes import GaussianNoise, make_recipe
+from repulse.training.delayed import Delayed
+from repulse.training.make import make_recipe
+from repulse.training.recipes import GaussianNoise
 
 
 def certify_run(
@@ -42,24 +51,116 @@ def certify_run(
         RepulseError: if the run, its checkpoint or its data cannot be read or don't fit, or as `certify` says.
     """
     settings = settings or CertificationSettings()
-    run = open_run(folder, checkpoint, images, settings.seed, source=source, device=device)
-    method, prove = begin(run.model, run.classes.image_shape, settings)
-    name = method
+    run = open_run(folder, checkpoint, images, settings.seed, source=source, device=device, command=command)
+    method, prove = begin(run.model, run.images.image_shape, settings)
     if method == "smoothing":
         recipe = make_recipe(run.config.recipe)
-        trained = recipe.sigma if isinstance(recipe, GaussianNoise) else Smoothing().sigma
-        sigma = trained if settings.sigma is None else settings.sigma
-        settings, name = settings.model_copy(update={"sigma": sigma}), f"smoothing-{sigma:.4g}"
-    place = output or folder / "certificates" / name
-    certification = carry_out(
+        recipe = recipe.recipe if isinstance(recipe, Delayed) else recipe
+        settings = _with_sigma(settings, recipe.sigma if isinstance(recipe, GaussianNoise) else Smoothing().sigma)
+    place = output or folder / "certificates" / _name(method, settings)
+    return _carried_out(run, run.pixels(), method, prove, settings, progress, place), place
+
+
+def certify_foreign(
+    spec: str,
+    source: str,
+    settings: CertificationSettings | None = None,
+    *,
+    output: Path | None = None,
+    weights: Path | None = None,
+    data: Mapping[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    images: int | None = None,
+    device: str = "auto",
+    command: str = "",
+    progress: Progress | None = None,
+) -> tuple[Certification, Path]:
+    """Certify a model that was not trained here; returns the certification and the folder it is kept in.
+
+    Method `auto` smooths a model that was not built to prove anything; a `PrototypeClassifier` with a backbone of known
+    constants is certified as such. The model must be used as it was meant to be: what would be a serious failure of an
+    evaluation (`repulse.evaluation.misuse.check_use`) is an error here, for a certificate has no verdict to say so.
+
+    Args:
+        spec: the model, see `repulse.foreign.load_foreign`.
+        source: the images, as `repulse.data.load_data` reads them.
+        settings: method, radii, and attack. Without a sigma, smoothing takes 0.25.
+        output: where to keep it; a certification that was killed goes on there. None: under `certificates/` in the
+            current folder, named by the model and the method.
+        weights: file of weights; None: the model has its own.
+        data: further arguments of `load_data`.
+        mean: per-channel mean that the model wants subtracted from pixels in [0, 1]; None: it takes pixels.
+        std: per-channel deviation that it wants them divided by; None: 1.
+        images: how many test images, a balanced subset drawn from the settings' seed; None: all.
+        device: `cpu`, `cuda`, or `auto`.
+        command: the command line, for the record.
+        progress: told after each batch.
+
+    Raises:
+        RepulseError: if the model, its weights or its data cannot be read, or don't fit each other, or as `certify`
+            says.
+    """
+    settings = settings or CertificationSettings()
+    opened = open_foreign(
+        spec,
+        source,
+        settings.seed,
+        weights=weights,
+        data=data,
+        mean=mean,
+        std=std,
+        images=images,
+        device=device,
+        command=command,
+    )
+    pixels = opened.pixels()
+    _check_use(opened, pixels)
+    method, prove = begin(opened.model, opened.images.image_shape, settings, smooth_others=True)
+    # What `auto` found is written down: asking for it by name goes on with the same certification.
+    settings = settings.model_copy(update={"method": method})
+    if method == "smoothing":
+        settings = _with_sigma(settings, Smoothing().sigma)
+    place = output or Path("certificates") / f"{foreign_name(spec)}-{_name(method, settings)}"
+    return _carried_out(opened, pixels, method, prove, settings, progress, place), place
+
+
+def _with_sigma(settings: CertificationSettings, usual: float) -> CertificationSettings:
+    return settings.model_copy(update={"sigma": usual if settings.sigma is None else settings.sigma})
+
+
+def _name(method: str, settings: CertificationSettings) -> str:
+    """What a folder calls a certification: by its method, and the noise if there is some."""
+    return f"smoothing-{settings.sigma:.4g}" if method == "smoothing" else method
+
+
+def _carried_out(
+    opened: Opened,
+    pixels: Tensor,
+    method: str,
+    prove: Proof,
+    settings: CertificationSettings,
+    progress: Progress | None,
+    place: Path,
+) -> Certification:
+    return carry_out(
         method,
         prove,
-        run.model,
-        run.pixels(),
-        run.images.labels,
+        opened.model,
+        pixels,
+        opened.images.labels,
         settings,
-        about=run.about(command),
+        about=opened.about,
         progress=progress,
         folder=place,
     )
-    return certification, place
+
+
+def _check_use(opened: Opened, pixels: Tensor) -> None:
+    """Refuse a model that is not used as it was meant to be: no radius would mean anything."""
+    model, labels = opened.model, opened.images.labels
+    classes = len(opened.about.class_names) or None
+    checks = check_use(model, pixels, labels, device=device_of(model, pixels), classes=classes)
+    failed = [check.sentence for check in checks if check.serious and check.passed is False]
+    if failed:
+        raise RepulseError(f"the model is not used as it was meant to be, so no radius was sought. {' '.join(failed)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,18 +65,8 @@ class TrainCommand(RunConfig):
     )
 
 
-class EvaluateCommand(EvaluationSettings):
-    """Attack the model of a run, or any other PyTorch model, and say what holds and which number to quote.
-
-    The paper's protocol, attacks that don't give up, and a verdict: believable, overstated, or not established. The
-    record and the outcome of every image are kept in a folder; an evaluation that was stopped goes on there.
-
-    Examples:
-      repulse evaluate runs/digits --eps 0.1
-      repulse evaluate runs/fashion-paper --eps 8/255 --images 1000 --attacks adaptive
-      repulse evaluate --model package.module:factory --weights net.safetensors --data FOLDER --eps 8/255
-      torchrun --nproc-per-node 4 -m repulse evaluate runs/mine --norm l2 --eps 0.5
-    """
+class _MeasuringCommand(Settings):
+    """What the commands that measure share: a run, or a model from outside with its images, and how to go about it."""
 
     run: Path | None = Field(None, description="The run folder.")
     checkpoint: Literal["last", "best"] = Field("last", description="Weights of the last epoch, or of the best.")
@@ -94,30 +83,42 @@ class EvaluateCommand(EvaluationSettings):
     class_names: tuple[str, ...] | None = Field(None, description="Names of the classes; none: from the data.")
     mean: tuple[float, ...] | None = Field(None, description="Mean that the model wants subtracted; none: pixels.")
     std: tuple[float, ...] | None = Field(None, description="Deviation that it wants pixels divided by.")
-    output: Path | None = Field(None, description="Folder for the record; none: in the run, or evaluations/NAME.")
+    output: Path | None = Field(None, description="Folder for the record.")
     device: str = Field("auto", description="cpu, cuda or auto.")
     progress: Literal["rich", "quiet"] = Field("rich", description="A progress bar, or nothing.")
 
 
-class CertifyCommand(CertificationSettings):
-    """Prove for each test image of a run within which radius its answer cannot change, and count what is proved.
+class EvaluateCommand(_MeasuringCommand, EvaluationSettings):
+    """Attack the model of a run, or any other PyTorch model, and say what holds and which number to quote.
+
+    The paper's protocol, attacks that don't give up, and a verdict: believable, overstated, or not established. The
+    record and the outcome of every image are kept in a folder; an evaluation that was stopped goes on there.
+
+    Examples:
+      repulse evaluate runs/digits --eps 0.1
+      repulse evaluate runs/fashion-paper --eps 8/255 --images 1000 --attacks adaptive
+      repulse evaluate --model package.module:factory --weights net.safetensors --data FOLDER --eps 8/255
+      torchrun --nproc-per-node 4 -m repulse evaluate runs/mine --norm l2 --eps 0.5
+    """
+
+    output: Path | None = Field(None, description="Folder for the record; none: in the run, or evaluations/NAME.")
+
+
+class CertifyCommand(_MeasuringCommand, CertificationSettings):
+    """Prove for each test image within which radius the answer of a model cannot change, and count what is proved.
 
     Networks whose layers have known Lipschitz constants prove it in L2, L-inf-distance networks in L-inf; any other
-    model can be smoothed. With --attack the proofs themselves are attacked: if one is broken, the exit code is 2.
+    model can be smoothed. A run is smoothed by --method smoothing only, a model from outside also by auto, if it was
+    not built to prove anything. With --attack the proofs themselves are attacked: if one is broken, the exit code is 2.
 
     Examples:
       repulse certify runs/lipschitz --attack
       repulse certify runs/smoothed --method smoothing --images 500 --n 10000
       repulse certify runs/lipschitz --radii 0,36/255,72/255,108/255 --images 1000
+      repulse certify --model package.module:factory --weights net.safetensors --data FOLDER --images 100
     """
 
-    run: Path | None = Field(None, description="The run folder.")
-    checkpoint: Literal["last", "best"] = Field("last", description="Weights of the last epoch, or of the best.")
-    images: int | None = Field(None, ge=1, description="How many test images, classes balanced; none: all.")
-    source: str | None = Field(None, description="Where the data lies now; none: where the run found it.")
-    output: Path | None = Field(None, description="Folder for the record; none: RUN/certificates/METHOD.")
-    device: str = Field("auto", description="cpu, cuda or auto.")
-    progress: Literal["rich", "quiet"] = Field("rich", description="A progress bar, or nothing.")
+    output: Path | None = Field(None, description="Folder for the record; none: in the run, or certificates/NAME.")
 
 
 class ReportCommand(Settings):
@@ -231,55 +232,21 @@ def train_command(settings: TrainCommand) -> None:
 def evaluate_command(settings: EvaluateCommand) -> None:
     """Measure a run or a model from outside, print the table and the verdict, and say where the record is."""
     from repulse.console import progress_bar
-    from repulse.measuring import evaluate_foreign, evaluate_run
+    from repulse.measuring import evaluate_foreign, evaluate_run, foreign_name, threat_name
     from repulse.report import markdown_table
     from repulse.runs import is_first_process
 
-    if (settings.run is None) == (settings.model is None):
-        raise RepulseError("name a run folder (repulse evaluate RUN), or a model from outside (--model), and not both")
+    command = _measuring(settings, "evaluate")
     chosen = EvaluationSettings(**{name: getattr(settings, name) for name in EvaluationSettings.model_fields})
-    what = "RUN" if settings.model is None else "--model MODEL --data FOLDER"
-    command = _command_line(settings, f"repulse evaluate {what}")
     with progress_bar(settings.progress == "rich" and is_first_process()) as progress:
         if settings.run is not None:
-            _refuse(settings, _ONLY_FOREIGN, "with a run folder; it knows its own")
             evaluation, place = evaluate_run(
-                settings.run,
-                chosen,
-                checkpoint=settings.checkpoint,
-                images=settings.images,
-                source=settings.source,
-                output=settings.output,
-                device=settings.device,
-                command=command,
-                progress=progress,
+                settings.run, chosen, **_of_run(settings), command=command, progress=progress
             )
         else:
-            _refuse(settings, ("source", "checkpoint"), "with --model; use --data and --weights")
-            if settings.model is None or settings.data is None:
-                raise RepulseError("a model from outside needs images: name them by --data FOLDER_OR_ID")
-            place = settings.output or _place(settings.model, chosen)
-            evaluation = evaluate_foreign(
-                settings.model,
-                settings.data,
-                chosen,
-                output=place,
-                weights=settings.weights,
-                data={
-                    "test_split": settings.split,
-                    "image_column": settings.image_column,
-                    "label_column": settings.label_column,
-                    "image_size": settings.image_size,
-                    "channels": settings.channels,
-                    "class_names": settings.class_names,
-                },
-                mean=settings.mean,
-                std=settings.std,
-                images=settings.images,
-                device=settings.device,
-                command=command,
-                progress=progress,
-            )
+            foreign = _of_foreign(settings)
+            place = settings.output or Path("evaluations") / f"{foreign_name(foreign['spec'])}-{threat_name(chosen)}"
+            evaluation = evaluate_foreign(settings=chosen, output=place, **foreign, command=command, progress=progress)
     if is_first_process():
         verdict = evaluation.record.verdict
         said = "" if verdict is None else f"\n\nverdict: {verdict.word}. {verdict.summary}"
@@ -287,30 +254,63 @@ def evaluate_command(settings: EvaluateCommand) -> None:
 
 
 def certify_command(settings: CertifyCommand) -> None:
-    """Certify a run, print the table, and say where the record is; a broken certificate is an error."""
-    from repulse.certifying import certify_run
+    """Certify a run or a model from outside, print the table, and say where the record is.
+
+    Raises:
+        RepulseError: if attacks broke a certificate.
+    """
+    from repulse.certifying import certify_foreign, certify_run
     from repulse.console import progress_bar
     from repulse.report import certificate_summary
     from repulse.runs import is_first_process
 
-    if settings.run is None:
-        raise RepulseError("name a run folder: repulse certify RUN")
+    command = _measuring(settings, "certify")
     chosen = CertificationSettings(**{name: getattr(settings, name) for name in CertificationSettings.model_fields})
     with progress_bar(settings.progress == "rich" and is_first_process()) as progress:
-        certification, place = certify_run(
-            settings.run,
-            chosen,
-            checkpoint=settings.checkpoint,
-            images=settings.images,
-            source=settings.source,
-            output=settings.output,
-            device=settings.device,
-            command=_command_line(settings, "repulse certify RUN"),
-            progress=progress,
-        )
+        if settings.run is not None:
+            certification, place = certify_run(
+                settings.run, chosen, **_of_run(settings), command=command, progress=progress
+            )
+        else:
+            certification, place = certify_foreign(
+                settings=chosen, output=settings.output, **_of_foreign(settings), command=command, progress=progress
+            )
     if is_first_process():
         click.echo(f"{certificate_summary(certification.record)}\n\nrecord: {place}")
     certification.record.check_sound()
+
+
+def _measuring(settings: _MeasuringCommand, name: str) -> str:
+    """The command line for the record, once it is clear that it names one model and says nothing idle.
+
+    Raises:
+        RepulseError: if it names none or two, no images for a model from outside, or has options of the other kind.
+    """
+    if (settings.run is None) == (settings.model is None):
+        raise RepulseError(f"name a run folder (repulse {name} RUN), or a model from outside (--model), and not both")
+    if settings.run is not None:
+        _refuse(settings, _ONLY_FOREIGN, "with a run folder; it knows its own")
+        return _command_line(settings, f"repulse {name} RUN")
+    _refuse(settings, ("source", "checkpoint"), "with --model; use --data and --weights")
+    if settings.data is None:
+        raise RepulseError("a model from outside needs images: name them by --data FOLDER_OR_ID")
+    return _command_line(settings, f"repulse {name} --model MODEL --data FOLDER")
+
+
+def _of_run(settings: _MeasuringCommand) -> dict[str, Any]:
+    names = ("checkpoint", "images", "source", "output", "device")
+    return {name: getattr(settings, name) for name in names}
+
+
+def _of_foreign(settings: _MeasuringCommand) -> dict[str, Any]:
+    names = ("weights", "mean", "std", "images", "device")
+    columns = ("image_column", "label_column", "image_size", "channels", "class_names")
+    return {
+        "spec": settings.model,
+        "source": settings.data,
+        "data": {"test_split": settings.split} | {name: getattr(settings, name) for name in columns},
+        **{name: getattr(settings, name) for name in names},
+    }
 
 
 _ONLY_FOREIGN = (
@@ -327,19 +327,11 @@ _ONLY_FOREIGN = (
 )
 
 
-def _refuse(settings: EvaluateCommand, names: Sequence[str], why: str) -> None:
+def _refuse(settings: _MeasuringCommand, names: Sequence[str], why: str) -> None:
     """Options that would do nothing are errors."""
     for name in names:
-        if getattr(settings, name) != EvaluateCommand.model_fields[name].default:
+        if getattr(settings, name) != type(settings).model_fields[name].default:
             raise RepulseError(f"--{name.replace('_', '-')} means nothing {why}")
-
-
-def _place(model: str, settings: EvaluationSettings) -> Path:
-    """Where the record of a model from outside is kept, if nothing is said."""
-    from repulse.measuring import threat_name
-
-    name = re.sub(r"[^A-Za-z0-9.-]+", "-", model).strip("-.")
-    return Path("evaluations") / f"{name}-{threat_name(settings)}"
 
 
 def report_command(settings: ReportCommand) -> None:

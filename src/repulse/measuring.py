@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from repulse.config import RunConfig, merge
 from repulse.data import ImageSource, load_data, subset
@@ -17,7 +18,7 @@ from repulse.evaluation import About, Evaluation, EvaluationSettings, evaluate
 from repulse.evaluation.bench import Progress
 from repulse.foreign import load_foreign
 from repulse.models import PrototypeClassifier
-from repulse.runs import Checkpoint, Classes, load_run, load_splits
+from repulse.runs import Checkpoint, load_run, load_splits
 from repulse.training import make_loss
 from repulse.units import in_255ths
 
@@ -50,18 +51,18 @@ def evaluate_run(
     Raises:
         RepulseError: if the run, its checkpoint or its data cannot be read, or the data has other classes or shapes.
     """
-    run = open_run(folder, checkpoint, images, settings.seed, source=source, device=device)
-    model, config, some = run.model, run.config, run.images
+    run = open_run(folder, checkpoint, images, settings.seed, source=source, device=device, command=command)
+    model, config = run.model, run.config
     loss = make_loss(**config.loss.model_dump())
     place = output or folder / "evaluations" / threat_name(settings)
     evaluation = evaluate(
         model,
         run.pixels(),
-        some.labels,
+        run.images.labels,
         settings,
         # Cross-entropy on logits is what the default attacks; only other losses need the way through the embedding.
         training_loss=None if config.loss.name == "cross-entropy" else lambda z, y: loss.per_example(z, y, model),
-        about=run.about(command),
+        about=run.about,
         progress=progress,
         folder=place,
     )
@@ -102,57 +103,48 @@ def evaluate_foreign(
     Raises:
         RepulseError: if the model, its weights or its data cannot be read, or don't fit each other.
     """
-    test = load_data(source, divide=False, seed=settings.seed, **(data or {})).test
-    some = test if images is None else subset(test, min(images, len(test)), settings.seed)
-    model = load_foreign(spec, weights, classes=len(test.class_names), mean=mean, std=std, device=_device(device))
-    pixels, labels = some.fetch(torch.arange(len(some))).float() / 255, some.labels
+    opened = open_foreign(
+        spec,
+        source,
+        settings.seed,
+        weights=weights,
+        data=data,
+        mean=mean,
+        std=std,
+        images=images,
+        device=device,
+        command=command,
+    )
     return evaluate(
-        model,
-        pixels,
-        labels,
+        opened.model,
+        opened.pixels(),
+        opened.images.labels,
         settings,
-        about=About(
-            model=Path(weights).stem if weights is not None else spec.rsplit(":", 1)[-1].rsplit("/", 1)[-1],
-            description=f"{spec}, weights {weights.name if weights is not None else 'of its own'}",
-            data=test.name,
-            split=test.split,
-            class_names=test.class_names,
-            command=command,
-        ),
+        about=opened.about,
         progress=progress,
         folder=output,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class OpenedRun:
-    """A run that is to be measured: its model on its device, and the images that are measured."""
+class Opened:
+    """A model that is to be measured, on its device, the images that it is measured on, and what records call both."""
 
-    model: PrototypeClassifier
-    config: RunConfig
-    classes: Classes
+    model: nn.Module
     images: ImageSource
-    checkpoint: Checkpoint
-
-    def about(self, command: str) -> About:
-        """What records call the model and the data."""
-        config, dimension = self.config, self.model.prototypes.shape[1]
-        return About(
-            model=config.name,
-            description=(
-                f"{config.model.backbone}, {config.prototypes.method} prototypes in {dimension}-d, "
-                f"{config.model.readout} readout, {config.loss.name} loss, {config.fit.epochs} epochs, "
-                f"{self.checkpoint} checkpoint"
-            ),
-            data=self.classes.data_name,
-            split=self.images.split,
-            class_names=self.classes.names,
-            command=command,
-        )
+    about: About
 
     def pixels(self) -> Tensor:
         """All images, in [0, 1]."""
         return self.images.fetch(torch.arange(len(self.images))).float() / 255
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedRun(Opened):
+    """The same of a run, with how it was trained."""
+
+    model: PrototypeClassifier
+    config: RunConfig
 
 
 def open_run(
@@ -163,6 +155,7 @@ def open_run(
     *,
     source: str | None = None,
     device: str = "auto",
+    command: str = "",
 ) -> OpenedRun:
     """Open a run folder to measure its model on its test images.
 
@@ -176,19 +169,74 @@ def open_run(
         config = merge(config, {"data": {"source": source, "name": config.data.name or classes.data_name}}, "source")
     test = load_splits(merge(config, {"data": {"validation": 0.0}}, "evaluate")).test
     _check_same_kind(test, classes.names, classes.image_shape)
-    some = test if images is None else subset(test, min(images, len(test)), seed)
+    some = _some(test, images, seed)
     try:
         model.to(_device(device))
     except (RuntimeError, AssertionError) as error:
         raise RepulseError(f"cannot use device {device!r}: {str(error).splitlines()[0]}") from error
     # Convolutions, and so attacks, are 1.4 times as fast on a CPU in this layout.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return OpenedRun(model, config, classes, some, checkpoint)
+    about = About(
+        model=config.name,
+        description=(
+            f"{config.model.backbone}, {config.prototypes.method} prototypes in {model.prototypes.shape[1]}-d, "
+            f"{config.model.readout} readout, {config.loss.name} loss, {config.fit.epochs} epochs, "
+            f"{checkpoint} checkpoint"
+        ),
+        data=classes.data_name,
+        split=some.split,
+        class_names=classes.names,
+        command=command,
+    )
+    return OpenedRun(model, some, about, config)
+
+
+def open_foreign(
+    spec: str,
+    source: str,
+    seed: int,
+    *,
+    weights: Path | None = None,
+    data: Mapping[str, Any] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    images: int | None = None,
+    device: str = "auto",
+    command: str = "",
+) -> Opened:
+    """Open a model that was not trained here to measure it.
+
+    Args: as for `evaluate_foreign`; `seed` draws the subset.
+
+    Raises:
+        RepulseError: if the model, its weights or its data cannot be read, or don't fit each other.
+    """
+    test = load_data(source, divide=False, seed=seed, **(data or {})).test
+    some = _some(test, images, seed)
+    model = load_foreign(spec, weights, classes=len(test.class_names), mean=mean, std=std, device=_device(device))
+    about = About(
+        model=Path(weights).stem if weights is not None else spec.rsplit(":", 1)[-1].rsplit("/", 1)[-1],
+        description=f"{spec}, weights {weights.name if weights is not None else 'of its own'}",
+        data=test.name,
+        split=test.split,
+        class_names=test.class_names,
+        command=command,
+    )
+    return Opened(model, some, about)
 
 
 def threat_name(settings: EvaluationSettings) -> str:
     """What a folder calls the norm and eps of an evaluation: 'linf-8_255'."""
     return f"{settings.norm}-{in_255ths(settings.eps).replace('/', '_')}"
+
+
+def foreign_name(spec: str) -> str:
+    """What a folder calls a model from outside: 'net.py-make'."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", spec).strip("-.")
+
+
+def _some(test: ImageSource, images: int | None, seed: int) -> ImageSource:
+    return test if images is None else subset(test, min(images, len(test)), seed)
 
 
 def _device(name: str) -> str:

@@ -75,6 +75,9 @@ class RecipeSettings(Settings):
     )
     replays: int | None = Field(None, ge=1, description="Passes per batch (free); none: 8.")
     noise: float | None = Field(None, ge=0, description="How far n-fgsm starts from the image, in eps; none: 2.")
+    delay: float | None = Field(
+        None, ge=0, lt=1, description="Share of the steps that pass before the recipe begins; until then clean images."
+    )
     sigma: float | None = Field(None, ge=0, description="Deviation of the noise, in pixels of [0, 1]; none: 0.25.")
 
 

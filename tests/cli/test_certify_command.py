@@ -69,7 +69,7 @@ def test_a_broken_certificate_ends_in_an_error(run, light, monkeypatch, tmp_path
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "name a run folder: repulse certify RUN"),
+        ([], "name a run folder (repulse certify RUN), or a model from outside (--model), and not both"),
         (["RUN", "--sigma", "0.5"], "sigma means nothing without method smoothing"),
         (
             ["RUN", "--method", "magic"],

@@ -16,7 +16,9 @@ from repulse.evaluation.certify import certify
 from repulse.evaluation.journal import Journal
 from repulse.evaluation.soundness import SPACING, Siege, Victim, _rounded_down
 from repulse.models import PrototypeClassifier
+from repulse.models import lipschitz as lipschitz_layers
 from repulse.models.linf_distance import LinfDistance, LinfDistanceNet
+from repulse.models.lipschitz import OrthogonalLinear
 from repulse.seeding import generator
 from repulse.settings import CertificationSettings
 
@@ -257,6 +259,14 @@ def test_settings_that_do_nothing_or_are_impossible_are_refused(changes, message
     assert str(error.value) == message
 
 
+def test_a_map_that_moves_no_pixel_is_certified_in_the_norm_that_its_readout_has():
+    """Flattening stretches neither norm; squared L2 distances have margins in L2 alone."""
+    model = PrototypeClassifier(nn.Flatten(), torch.eye(9)[:3], "l2")
+    assert proofs.find_proof("auto", model, (1, 3, 3))[0] == "lipschitz"
+    with pytest.raises(RepulseError, match=r"^no L-inf radius for readout 'l2'; known: linear, linf$"):
+        proofs.find_proof("linf-distance", model, (1, 3, 3))
+
+
 def test_no_images_are_refused():
     with pytest.raises(RepulseError) as error:
         certify(isometry(), torch.rand(0, 1, 3, 3), torch.zeros(0, dtype=torch.int64))
@@ -298,3 +308,72 @@ def test_a_siege_counts_only_what_lies_inside():
     assert (siege.nearest > inside).all()
     assert siege.forward_passes > siege.backward_passes > 0
     assert math.isfinite(float(siege.nearest.max()))
+
+
+class Mistaken(nn.Module):
+    """A copy gone wrong: it gives the next class."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x).roll(1, 1)
+
+
+def test_what_fools_only_the_copy_does_not_count_and_the_model_itself_is_attacked(light, whole, monkeypatch):
+    """The copy calls every image wrong, so that attacks stop at once: the model says no, and is asked in earnest."""
+    monkeypatch.setattr("repulse.evaluation.certify.folded", lambda model, x: Mistaken(model))
+    model = isometry()
+    certification = certify(model, *some(model), ATTACK)
+    assert certification.record.sound is True
+    honest = whole[0]
+    assert torch.equal(certification.outcomes["robust"], honest.outcomes["robust"])
+    assert certification.record.soundness.forward_passes > honest.record.soundness.forward_passes
+
+
+def test_without_the_model_itself_nothing_is_sought_again():
+    model = isometry()
+    x, y = some(model, 6, wrong=0)
+
+    def nearest(itself):
+        siege = Siege(
+            Victim(Mistaken(model), lambda images, labels, ids: model(images).argmax(1) != labels, itself=itself),
+            x,
+            y,
+            torch.arange(6),
+            norm="l2",
+            ensemble=LIGHT,
+            device=torch.device("cpu"),
+            seed=0,
+            batch_size=4,
+            journal=Journal(None, ""),
+            progress=lambda stage, done, of: None,
+        )
+        return siege.at_own_radius(exact(model, x, y) * 1.01)
+
+    assert not nearest(None).any()
+    assert nearest(model).all()
+
+
+def test_attacks_of_a_certificate_compute_no_weights_anew(light, monkeypatch):
+    with_gradients, honest = [], lipschitz_layers.orthonormal
+
+    def counted(weight):
+        with_gradients.append(torch.is_grad_enabled())
+        return honest(weight)
+
+    def asked(settings):
+        """How often the weights were computed where gradients flow: in attacks, and in the copies of a proof."""
+        with_gradients.clear()
+        assert certify(model, x, y, settings).record.sound is (True if settings.attack else None)
+        return with_gradients.count(True)
+
+    torch.manual_seed(0)
+    backbone = nn.Sequential(nn.Flatten(), OrthogonalLinear(9, 9))
+    model = PrototypeClassifier(backbone, 0.4 * torch.eye(9)[:3], "l2").eval()
+    x, y = some(model, 6, wrong=0)
+    monkeypatch.setattr(lipschitz_layers, "orthonormal", counted)
+    assert asked(ATTACK) == asked(CertificationSettings())
+    monkeypatch.setattr("repulse.evaluation.certify.folded", lambda model, x: model)
+    assert asked(ATTACK) > 20 + asked(CertificationSettings())

@@ -3,8 +3,11 @@
 import torch
 from torch import nn
 
+from repulse.config import merge
+from repulse.data import ImageSet
 from repulse.models import PrototypeClassifier, make_backbone
-from repulse.training import LOSSES
+from repulse.settings import FitSettings
+from repulse.training import LOSSES, fit, make_fabric, make_loss
 
 CROSS_ENTROPY = LOSSES["cross-entropy"].per_example
 
@@ -62,3 +65,34 @@ def losses(margin):
 
 def margins(x, y, weight):
     return -(outwards(weight, y) * x).flatten(1).sum(1)
+
+
+def data(count=24, low=80, high=170):
+    """Images of noise, two classes."""
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randint(low, high, (count, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    return ImageSet(images, torch.arange(count) % 2, ("a", "b"), "noise", "train")
+
+
+class Witness:
+    """A watcher that keeps all it is told."""
+
+    def __init__(self):
+        self.steps, self.metrics, self.states = [], [], []
+
+    def on_step(self, epoch, step, steps, images):
+        self.steps.append((epoch, step, steps, images))
+
+    def on_epoch(self, metrics, state, weights):
+        self.metrics.append(metrics)
+        self.states.append(type(state)(state.epoch, {name: value.clone() for name, value in state.tensors.items()}))
+
+
+def train(recipe, images, changes=None, *, seed=0, **options):
+    """A linear model trained for two epochs, or as the changes say."""
+    model, _ = linear(seed=seed)
+    settings = merge(FitSettings(epochs=2, batch_size=8, accelerator="cpu", devices="1"), changes or {}, "test")
+    fabric = make_fabric(settings)
+    fabric.launch()
+    fit(model, make_loss("cross-entropy"), images, None, settings, fabric=fabric, recipe=recipe, seed=5, **options)
+    return model

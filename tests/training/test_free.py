@@ -2,44 +2,15 @@
 
 import pytest
 import torch
-from tasks import CROSS_ENTROPY, grey, linear, outwards
+from tasks import CROSS_ENTROPY, Witness, data, grey, linear, outwards, train
 
 from repulse.attacks import Threat
-from repulse.config import merge
-from repulse.data import ImageSet
 from repulse.errors import RepulseError
 from repulse.presets import preset
 from repulse.settings import FitSettings, RecipeSettings
-from repulse.training import Task, fit, make_fabric, make_loss, make_recipe
+from repulse.training import Task, make_recipe
 from repulse.training.free import Free, WarmPerturbation
 from repulse.training.optimise import schedule_factor
-
-
-def data(count=24, low=80, high=170):
-    generator = torch.Generator().manual_seed(3)
-    images = torch.randint(low, high, (count, 1, 4, 4), generator=generator, dtype=torch.uint8)
-    return ImageSet(images, torch.arange(count) % 2, ("a", "b"), "noise", "train")
-
-
-class Witness:
-    def __init__(self):
-        self.steps, self.metrics, self.states = [], [], []
-
-    def on_step(self, epoch, step, steps, images):
-        self.steps.append((epoch, step, steps, images))
-
-    def on_epoch(self, metrics, state, weights):
-        self.metrics.append(metrics)
-        self.states.append(type(state)(state.epoch, {name: value.clone() for name, value in state.tensors.items()}))
-
-
-def train(recipe, images, changes=None, *, seed=0, **options):
-    model, _ = linear(seed=seed)
-    settings = merge(FitSettings(epochs=2, batch_size=8, accelerator="cpu", devices="1"), changes or {}, "test")
-    fabric = make_fabric(settings)
-    fabric.launch()
-    fit(model, make_loss("cross-entropy"), images, None, settings, fabric=fabric, recipe=recipe, seed=5, **options)
-    return model
 
 
 def clean_twins(passes, images):

@@ -1,8 +1,9 @@
-"""A copy of a model that computes the same with less: batch norm folded, ReLU where it is cheapest."""
+"""A copy of a model that computes the same with less: weights computed once, batch norm folded, ReLU moved."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -10,34 +11,46 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from repulse.attacks.baking import bake, is_recomputed
+
 # Folding multiplies weights by batch-norm scales once instead of images each time, so results differ by rounding.
 TOLERANCE = 1e-3
 
 
 def folded(model: nn.Module, x: Float[Tensor, "N *shape"]) -> nn.Module:
-    """A copy of the model, in evaluation mode and frozen, with batch norm folded where that can be done.
+    """A copy of the model, in evaluation mode and frozen, that computes the same with less.
 
-    A ReLU before a max-pooling goes behind it, which gives the same numbers and gradients with fewer of them to look
-    at, and a ReLU that follows a convolution or a pooling overwrites what it gets.
+    Weights that layers compute anew at every call are computed once (see `repulse.attacks.baking`). Batch norm is
+    folded in every part that PyTorch can trace. A ReLU before a max-pooling goes behind it, which gives the same
+    numbers and gradients with fewer of them to look at, and a ReLU that follows a convolution or a pooling overwrites
+    what it gets.
 
-    Every part that PyTorch can trace is folded on its own. If the copy's logits on `x` are not the model's up to
-    rounding, or nothing could be folded, the model itself is returned: this makes attacks faster, never different.
+    A step after which the copy's logits on `x` are not the model's up to rounding is left out, and the model itself is
+    returned if none is left or there is nothing to do: this makes attacks faster, never different.
 
     Args:
         model: any module; it must be in evaluation mode.
         x: some images to compare the two on.
     """
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        return model
+    twin = model
+    if any(map(is_recomputed, model.modules())):
+        twin = _checked(bake, twin, model, x)
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        twin = _checked(_fold, twin, model, x)
+    return twin
+
+
+def _checked(change: Callable[[nn.Module], nn.Module], twin: nn.Module, model: nn.Module, x: Tensor) -> nn.Module:
+    """A copy of `twin` with the change, or `twin` itself if the change fails or takes logits away from the model's."""
     try:
-        twin = _fold(copy.deepcopy(model)).eval().requires_grad_(False)
+        changed = change(copy.deepcopy(twin)).eval().requires_grad_(False)
         with torch.inference_mode():
-            ours, theirs = twin(x), model(x)
+            ours, theirs = changed(x), model(x)
         scale = theirs.abs().amax().clamp_min(1e-12)
         same = ours.shape == theirs.shape and bool(((ours - theirs).abs() <= TOLERANCE * scale).all())
     except Exception:  # A model may refuse to be copied or traced in any way it likes.
-        return model
-    return twin if same else model
+        return twin
+    return changed if same else twin
 
 
 def _fold(module: nn.Module) -> nn.Module:

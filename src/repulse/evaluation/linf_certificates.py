@@ -47,11 +47,20 @@ def linf_radius(
     """
     if not lipschitz > 0 or not error >= 0:
         raise RepulseError(f"lipschitz must be positive and error at least 0, got {lipschitz} and {error}")
-    if readout not in _HALF_MARGINS:
-        raise RepulseError(f"no L-inf radius for readout {readout!r}; known: {', '.join(sorted(_HALF_MARGINS))}")
+    check_readout(readout)
     epsilon = torch.finfo(torch.promote_types(z.dtype, torch.float32)).eps
     room, rounding = _HALF_MARGINS[readout](z.double(), prototypes.double(), labels, epsilon)
     return ((room - 2 * error - rounding) / lipschitz).clamp_min(0.0)
+
+
+def check_readout(readout: str) -> None:
+    """Refuse a readout whose margins have no L-inf radius.
+
+    Raises:
+        RepulseError: if so; those that have one are named.
+    """
+    if readout not in _HALF_MARGINS:
+        raise RepulseError(f"no L-inf radius for readout {readout!r}; known: {', '.join(sorted(_HALF_MARGINS))}")
 
 
 def _by_distance(z: Tensor, prototypes: Tensor, labels: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

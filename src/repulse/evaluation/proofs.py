@@ -16,7 +16,7 @@ from repulse.evaluation.bench import Progress
 from repulse.evaluation.certificate_record import LayerRecord, LipschitzRecord, SmoothingRecord
 from repulse.evaluation.certificates import embedding_error, in_double, l2_radius
 from repulse.evaluation.journal import Journal, Part
-from repulse.evaluation.linf_certificates import linf_radius
+from repulse.evaluation.linf_certificates import check_readout, linf_radius
 from repulse.evaluation.smoothing import ABSTAINED, Smoothing, smooth
 from repulse.models import PrototypeClassifier
 from repulse.models.linf_bound import LinfBound, linf_bound
@@ -94,6 +94,7 @@ def find_proof(name: str, model: nn.Module, image_shape: tuple[int, ...]) -> tup
 def linf_distance(model: nn.Module, image_shape: tuple[int, ...]) -> Proof:
     """L-inf-distance networks: 1-Lipschitz in L-inf by construction (Zhang et al. 2021, 2022)."""
     classifier = _with_prototypes(model)
+    check_readout(classifier.readout)
     bound = linf_bound(classifier, image_shape)
 
     def prove(subject: Subject, settings: CertificationSettings) -> Proved:  # noqa: ARG001

@@ -32,15 +32,17 @@ class Victim:
     """A certified classifier.
 
     Args:
-        model: what attacks see, from images to logits.
-        judge: what decides whether they succeeded.
+        model: what attacks see, from images to logits; it may be a copy that computes the same faster.
+        judge: what decides whether they succeeded; it must ask the classifier itself.
         outwards: whether what fools `model` is carried on to the edge of the ball before it is judged. The votes of a
             smoothed classifier part ways with what attacks see near the boundary, and agree further out.
+        itself: the classifier, to be attacked where what fools `model` does not fool the judge; None: nothing is.
     """
 
     model: nn.Module
     judge: Judge
     outwards: bool = False
+    itself: nn.Module | None = None
 
 
 class Siege:
@@ -92,7 +94,11 @@ class Siege:
         """Attack every image that has a radius, inside it; returns where the certificate was broken."""
         rows = (radius > 0).nonzero().flatten()
         parts = torch.split(rows, self.batch_size) if len(rows) else ()
-        self._run("minimum norm", parts, lambda part: self._minimum(part, radius[part]))
+        self._run(
+            "minimum norm",
+            parts,
+            lambda part: self._search(part, lambda model, rows: self._minimum(model, rows, radius[rows])),
+        )
         broken = self.nearest < radius
         floor = _rounded_down(radius, self.norm)
         self._within("certified radius", floor, (radius > 0) & ~broken & (floor > 0))
@@ -111,7 +117,11 @@ class Siege:
         parts: list[Tensor] = []
         for value in sorted(set(eps[which].tolist())):
             parts += torch.split((which & (eps == value)).nonzero().flatten(), self.batch_size)
-        self._run(stage, tuple(parts), lambda part: self._attacked(part, float(eps[part[0]])))
+        self._run(
+            stage,
+            tuple(parts),
+            lambda part: self._search(part, lambda model, rows: self._attacked(model, rows, float(eps[part[0]]))),
+        )
 
     def _run(self, stage: str, parts: tuple[Tensor, ...], work: Callable[[Tensor], Part]) -> None:
         total, ends = sum(map(len, parts)), torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
@@ -123,17 +133,27 @@ class Siege:
             self.forward_passes += int(part["passes"][0])
             self.backward_passes += int(part["passes"][1])
 
-    def _minimum(self, rows: Tensor, radius: Float64[Tensor, "M"]) -> Part:
+    def _search(self, rows: Tensor, search: Callable[[nn.Module, Tensor], Part]) -> Part:
+        """What a search finds on what attacks see; where that is denied, on the classifier itself."""
+        part, itself = search(self.victim.model, rows), self.victim.itself
+        denied = (part.pop("hit") & part["distance"].isinf()).nonzero().flatten()
+        if itself is not None and len(denied):
+            second = search(itself, rows[denied])
+            part["distance"][denied] = second["distance"]
+            part["passes"] = part["passes"] + second["passes"]
+        return part
+
+    def _minimum(self, model: nn.Module, rows: Tensor, radius: Float64[Tensor, "M"]) -> Part:
         clean, labels, ids = self._batch(rows)
-        found = FMN().smallest(self.victim.model, clean, labels, Threat(self.norm, 0.0), Noise(self.seed, ids))
+        found = FMN().smallest(model, clean, labels, Threat(self.norm, 0.0), Noise(self.seed, ids))
         hit = found.distance.isfinite().cpu()
         if self.victim.outwards:
             hit &= found.distance.cpu() < radius
         return self._judged(found.images, clean, labels, ids, hit, radius, found.passes.total)
 
-    def _attacked(self, rows: Tensor, eps: float) -> Part:
+    def _attacked(self, model: nn.Module, rows: Tensor, eps: float) -> Part:
         clean, labels, ids = self._batch(rows)
-        result = self.ensemble(self.victim.model, clean, labels, Threat(self.norm, eps), seed=self.seed, ids=ids)
+        result = self.ensemble(model, clean, labels, Threat(self.norm, eps), seed=self.seed, ids=ids)
         edge = torch.full((len(rows),), eps, dtype=torch.float64)
         return self._judged(result.adversarial, clean, labels, ids, result.fooled.cpu(), edge, result.passes.total)
 
@@ -150,7 +170,7 @@ class Siege:
         edge: Float64[Tensor, "M"],
         passes: tuple[int, int],
     ) -> Part:
-        """How far away each image is that fools the classifier; inf where it does not."""
+        """Which images a search says that it won, and how far away each is that fools the classifier, inf if none."""
         distance = torch.full((len(images),), torch.inf, dtype=torch.float64)
         rows = hit.nonzero().flatten()
         if len(rows):
@@ -160,7 +180,7 @@ class Siege:
                 found = _carried_on(found, beside, edge[rows], self.norm)
             fooled = self.victim.judge(found, labels[on], ids[rows]).cpu()
             distance[rows] = torch.where(fooled, _exact_distance(found, beside, self.norm), torch.inf)
-        return {"distance": distance, "passes": torch.tensor(passes)}
+        return {"hit": hit, "distance": distance, "passes": torch.tensor(passes)}
 
 
 def _rounded_down(radius: Float64[Tensor, "N"], norm: Norm) -> Float64[Tensor, "N"]:

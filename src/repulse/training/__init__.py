@@ -11,8 +11,9 @@ from repulse.training import (  # noqa: F401 (enter what they hold)
 )
 from repulse.training.fit import Watcher, fit, make_fabric, natural_accuracy
 from repulse.training.losses import LOSSES, Loss, make_loss
+from repulse.training.make import make_recipe
 from repulse.training.metrics import EpochMetrics, read_metrics
-from repulse.training.recipes import RECIPES, Outcome, Recipe, Task, make_recipe
+from repulse.training.recipes import RECIPES, Outcome, Recipe, Task
 
 __all__ = [
     "LOSSES",

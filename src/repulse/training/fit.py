@@ -18,7 +18,7 @@ from repulse.settings import FitSettings
 from repulse.training.losses import Loss
 from repulse.training.metrics import EpochMetrics
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
-from repulse.training.recipes import Recipe, Replaying, Standard, Task
+from repulse.training.recipes import Progressing, Recipe, Replaying, Standard, Task
 from repulse.training.state import TrainingState, averaged, capture, restore
 
 # Asking the device for the loss stops the pipeline on a GPU; a run that diverged may go on for this many steps.
@@ -108,8 +108,8 @@ def fit(
         validation: images for the natural accuracy after each epoch, or None.
         settings: epochs, batch size, optimiser, schedule, average, precision.
         fabric: where it runs, from `make_fabric`, launched.
-        recipe: how a batch becomes what is minimised; None: the loss of the clean images. Each replay of a batch, if it
-            has any, is a step of the optimiser, the schedule and the average.
+        recipe: how a batch becomes what is minimised, told of progress in the same way; None: the loss of the clean
+            images. Each replay of a batch, if it has any, is a step of the optimiser, the schedule and the average.
         augment: random changes to training images.
         seed: of order, augmentation and dropout.
         state: where to go on from; None starts anew.
@@ -137,7 +137,7 @@ def fit(
 
     steps = steps_per_epoch(len(train), settings.batch_size, drop_last=_drop_last(train, settings))
     total = steps * settings.epochs * replays
-    on_progress: Callable[[float], None] | None = getattr(model.backbone, "on_progress", None)
+    told = [each for each in (model.backbone, recipe) if isinstance(each, Progressing)]
     for epoch in range(0 if state is None else state.epoch, settings.epochs):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(seed, "dropout", epoch, fabric.global_rank))
@@ -154,8 +154,8 @@ def fit(
             step = epoch * steps * replays + place
             learning_rate = settings.optimiser.learning_rate * schedule_factor(settings.schedule, step, total)
             set_learning_rate(optimiser, learning_rate)
-            if on_progress is not None:
-                on_progress(step / total)
+            for each in told:
+                each.on_progress(step / total)
             values, hits = wrapped(clean if drift is None else drift.moved(clean), y)
             wrapped_optimiser.zero_grad()
             try:

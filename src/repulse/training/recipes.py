@@ -8,12 +8,11 @@ the loop stands once, in `fit`. Two rules keep it safe inside that loop:
 - Its random numbers come from PyTorch's global generator, which `fit` seeds in every epoch, so resuming repeats them.
 
 A recipe that passes a batch several times, moving the weights each time, is `Replaying`: the loop replays the batch,
-and its drift takes in the gradient of the same backward pass.
+and its drift takes in the gradient of the same backward pass. One that changes on the way is `Progressing`.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from repulse.attacks import Norm, Threat
 from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
 from repulse.registry import Registry
-from repulse.settings import RecipeSettings
 from repulse.training.losses import PerExample
 
 Images = Float[Tensor, "N C H W"]
@@ -92,24 +90,15 @@ class Replaying(Protocol):
         """What moves the images, as at the start of every epoch."""
 
 
+@runtime_checkable
+class Progressing(Protocol):
+    """A recipe that is told how far training has come."""
+
+    def on_progress(self, share: float) -> None:
+        """Before each step: which share of all steps is done, in [0, 1)."""
+
+
 RECIPES: Registry[Callable[..., Recipe]] = Registry("recipe")
-
-
-def make_recipe(settings: RecipeSettings) -> Recipe:
-    """The recipe that the settings name; what they leave open has the recipe's own default.
-
-    Raises:
-        RepulseError: if the name is unknown, the recipe has no such setting, or a setting is impossible.
-    """
-    make = RECIPES[settings.name]
-    own = inspect.signature(make).parameters
-    given = {key: value for key, value in settings.model_dump(exclude={"name"}).items() if value is not None}
-    for key in given.keys() - own.keys():
-        raise RepulseError(
-            f"recipe {settings.name!r} has no setting {key!r}; leave out recipe.{key} "
-            f"(it has: {', '.join(own) or 'none'})"
-        )
-    return make(**given)
 
 
 @RECIPES.register("standard")
