@@ -47,8 +47,9 @@ class PrototypesCommand(Settings):
 class TrainCommand(RunConfig):
     """Train a classifier on class prototypes, and keep everything needed to repeat it in one folder.
 
-    Settings come in layers: a preset, then the YAML file, then the flags. The folder holds the resolved configuration,
-    the environment, the prototypes, one row of metrics per epoch, and checkpoints.
+    Settings come in layers: the defaults below, a preset, the YAML file, the flags. The preset `repulse` is taken if none
+    is named: simplex prototypes, and adversarial training with one step in the L-inf ball of 8/255. The folder holds the
+    resolved configuration, the environment, the prototypes, one row of metrics per epoch, and checkpoints.
 
     Examples:
       repulse train --output runs/digits
@@ -58,7 +59,7 @@ class TrainCommand(RunConfig):
     """
 
     output: Path = Field(description="The run folder.")
-    preset: str | None = Field(None, description=f"Start from a named configuration: {', '.join(PRESETS)}.")
+    preset: str = Field("repulse", description=f"Start from a named configuration: {', '.join(PRESETS)}.")
     resume: bool = Field(False, description="Go on with the run in the folder, with its own settings.")
     progress: Literal["rich", "json", "quiet"] = Field(
         "rich", description="A progress bar, a JSON line per epoch, or nothing."
@@ -407,8 +408,7 @@ def _under_training(changes: dict[str, Any]) -> dict[str, Any]:
     resumes = str(changes.get("resume", False)).lower() in ("true", "1", "yes", "on")
     if resumes and isinstance(output, (str, Path)) and (Path(output) / CONFIG_FILE).is_file():
         return read_config(Path(output)).model_dump()
-    name = changes.get("preset")
-    return {} if name is None else preset(str(name)).model_dump()
+    return preset(str(changes.get("preset", "repulse"))).model_dump()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

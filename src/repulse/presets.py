@@ -145,6 +145,7 @@ _CERTIFIED_L2: dict[str, Any] = {
 
 # Each preset is a list of changes, one over the other, to the defaults.
 _PRESETS: dict[str, list[dict[str, Any]]] = {
+    "repulse": [SIMPLEX, {"name": "repulse", "recipe": {"name": "repulse"}}],
     "softmax": [SOFTMAX, {"name": "softmax"}],
     "label-smoothing": [SOFTMAX, {"name": "label-smoothing", "loss": {"label_smoothing": 0.1}}],
     "paper": [PAPER, {"name": "paper"}],
@@ -199,6 +200,9 @@ PRESETS = tuple(_PRESETS)
 
 def preset(name: str) -> RunConfig:
     """The configuration called `name`.
+
+    - `repulse`: what `repulse train` does by default: simplex prototypes, and single-step adversarial training in the
+      L-inf ball of 8/255 (recipe `repulse`).
 
     No defence:
 

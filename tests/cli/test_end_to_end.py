@@ -26,6 +26,16 @@ def error(capsys, *argv):
     return text.removeprefix("repulse: error: ").rstrip("\n")
 
 
+def test_training_is_robust_training_unless_something_else_is_asked_for(run):
+    from repulse.config import read_config
+    from repulse.training import make_recipe
+    from repulse.training.single_step import NFGSM
+
+    config = read_config(run)
+    assert make_recipe(config.recipe) == NFGSM(eps=8 / 255)
+    assert (config.name, config.prototypes.method, config.loss.name) == ("ours", "simplex", "cross-entropy")
+
+
 def test_evaluate_prints_a_table_and_keeps_a_record(run, capsys):
     assert main(["evaluate", str(run), "--eps", "25.5/255", *QUICK]) == 0
     printed = capsys.readouterr().out

@@ -1,0 +1,149 @@
+"""Ideas for training that earns robustness, judged at equal cost beside FGSM-RS adversarial training.
+
+    python benchmarks/ideas.py cifar10-jpeg75 --data FOLDER
+    python benchmarks/ideas.py fashion-mnist --data FOLDER
+
+Network and optimiser are those of `repulse reproduce` at the scale `cpu`; every idea has as many epochs as cost six
+forward and six backward passes of every image. Natural accuracy is that of all test images, robust the worst
+case of `--images` test images under `--attacks`. What was measured goes to `results/ideas/NAME.json` and `NAME.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from repulse.config import merge
+from repulse.environment import environment
+from repulse.files import write_atomically
+from repulse.measuring import evaluate_run
+from repulse.memory import keep_memory
+from repulse.reproduce.comparisons import cell
+from repulse.runs import read_test_accuracy, train_run
+from repulse.settings import EvaluationSettings
+
+COMPARISONS = {"fashion-mnist": "fashion", "cifar10-jpeg75": "paper-cifar10"}
+TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10-jpeg75": "CIFAR-10 (JPEG 75)"}
+EPS = 8 / 255
+
+# Passes of every image that each idea has: forward and backward together count as one.
+BUDGET = 6
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A method of the comparison with changes.
+
+    Args:
+        base: the method.
+        passes: what an image costs in an epoch.
+        recipe: how a batch becomes what is minimised.
+        changes: others.
+    """
+
+    base: str
+    passes: float
+    recipe: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+# At so few epochs the network learns too little, not too much: moving images about only makes that worse. For all.
+_STILL = {"augment": {"crop_padding": 0}}
+
+IDEAS: dict[str, Idea] = {
+    "paper": Idea("paper-linf", 1),
+    "FGSM-RS, softmax": Idea("softmax", 2, {"name": "fgsm-rs"}),
+    "FGSM-RS, simplex": Idea("simplex", 2, {"name": "fgsm-rs"}),
+    "FGSM-RS, simplex, after as many plain steps": Idea("simplex", 1.5, {"name": "fgsm-rs", "delay": 0.5}),
+    "N-FGSM, simplex": Idea("simplex", 2, {"name": "n-fgsm"}),
+    "N-FGSM, simplex, batches of 32": Idea("simplex", 2, {"name": "n-fgsm"}, {"fit": {"batch_size": 32}}),
+    "one step towards the nearest wrong prototype": Idea("simplex", 2, {"name": "margin-step"}),
+    "TRADES in one step, simplex": Idea("simplex", 3, {"name": "fast-trades"}),
+    "TRADES in one step, on the embedding": Idea("simplex", 3, {"name": "embedding-trades"}),
+    "slope of the loss, simplex": Idea("simplex", 3, {"name": "slope", "strength": 1.0}),
+    "curvature, simplex": Idea("simplex", 6, {"name": "curvature"}),
+}
+
+
+def measure(name: str, label: str, idea: Idea, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train an idea with one seed, and attack it."""
+    base = cell(COMPARISONS[name], idea.base, seed, options.data, TITLES[name])
+    config = merge(base, {"name": label, "recipe": idea.recipe, "fit": {"epochs": round(BUDGET / idea.passes)}}, label)
+    for changes in ({"data": {"train_images": options.train_images}}, _STILL, idea.changes):
+        config = merge(config, changes, label)
+    slug = "-".join("".join(letter if letter.isalnum() else " " for letter in label.lower()).split())
+    folder = options.runs / "ideas" / name / slug / f"seed-{seed}"
+    train_run(config, folder, resume=True, output="quiet")
+    natural, _ = read_test_accuracy(folder)
+    settings = EvaluationSettings(eps=EPS, attacks=options.attacks, steps=(20,), curve=(), gallery=0)
+    evaluation, _ = evaluate_run(folder, settings, images=options.images)
+    record = evaluation.record
+    verdict = "" if record.verdict is None else record.verdict.word
+    row = {
+        "seed": seed,
+        "natural": natural,
+        "robust": record.worst_case_accuracy,
+        "pgd_20_margin": record.attack("pgd-20-margin").robust_accuracy,
+        "verdict": verdict,
+    }
+    print(label, row, flush=True)
+    return row
+
+
+def table(found: dict[str, list[dict[str, Any]]]) -> str:
+    """A row per idea, most robust first."""
+    lines = ["| idea | natural | PGD-20, margin | worst case | verdict |", "|---|--:|--:|--:|---|"]
+    for label, rows in sorted(found.items(), key=lambda item: -_mean(item[1], "robust")):
+        verdicts = ", ".join(sorted({row["verdict"] for row in rows}))
+        cells = [_text(rows, key) for key in ("natural", "pgd_20_margin", "robust")]
+        lines.append(f"| {label} | {' | '.join(cells)} | {verdicts} |")
+    return "\n".join(lines) + "\n"
+
+
+def _mean(rows: list[dict[str, Any]], key: str) -> float:
+    return float(statistics.mean(row[key] for row in rows))
+
+
+def _text(rows: list[dict[str, Any]], key: str) -> str:
+    spread = f" ± {100 * statistics.stdev(row[key] for row in rows):.1f}" if len(rows) > 1 else ""
+    return f"{100 * _mean(rows, key):.1f}{spread} %"
+
+
+def main() -> None:
+    """Train, attack, write after every seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(COMPARISONS))
+    parser.add_argument("--data", required=True, help="folder of parquet files, or a Hub id")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--train-images", type=int, default=16_000)
+    parser.add_argument("--images", type=int, default=100, help="test images to attack, classes balanced")
+    parser.add_argument("--attacks", choices=("quick", "standard", "adaptive"), default="quick")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    options = parser.parse_args()
+    keep_memory()
+    found: dict[str, list[dict[str, Any]]] = {label: [] for label in IDEAS}
+    for seed in options.seeds:
+        for label, idea in IDEAS.items():
+            found[label].append(measure(options.name, label, idea, seed, options))
+        content = {
+            "command": f"python benchmarks/ideas.py {options.name} --data FOLDER --seeds "
+            f"{' '.join(map(str, options.seeds))} --train-images {options.train_images} --images {options.images} "
+            f"--attacks {options.attacks}",
+            "environment": environment(),
+            "data": TITLES[options.name],
+            "eps": EPS,
+            "images": options.images,
+            "found": found,
+        }
+        place = options.results / "ideas" / options.name
+        write_atomically(place.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+        write_atomically(place.with_suffix(".md"), table(found))
+
+
+if __name__ == "__main__":
+    main()
