@@ -6,17 +6,18 @@
 Needs `pip install pyautoattack torchattacks adversarial-robustness-toolbox`; tools that are not installed are left out.
 Each tool attacks each model in a process of its own, on the same images, all of which the model classifies right.
 Robust accuracy is counted by the same code for all: inside the ball, and wrong under the model itself. Ours keep the
-memory that they free, as the command line does; the others run as they are. `--linear` adds a linear model, trained on
-the data within seconds. At the end stands how our ensembles compare with AutoAttack on each model.
+memory that they free, as the command line does; the others run as they are. `--memory` measures the peak of memory
+alone, which other work on the machine does not change. `--linear` adds a linear model, trained on the data within
+seconds. At the end stands how our ensembles compare with AutoAttack on each model.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 from repulse.attacks import Member, Square, Threat, ensemble
 from repulse.config import merge
 from repulse.data import load_data, subset
+from repulse.data.load import data_kept
 from repulse.environment import environment
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal
@@ -197,6 +199,17 @@ def linear(pixels: int, classes: int) -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes))
 
 
+def peak_megabytes(*, anew: bool = False) -> float:
+    """The most memory that this process has held, in MB; `anew`: since now, which is what it holds now (Linux only).
+
+    Reading the images takes more than most attacks do, so that a peak since the start would be the same for all.
+    """
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) / 1024
+
+
 def label(run: Path) -> str:
     """What a model is called: by its folder, or the folder above if that only says the seed."""
     if run.is_file():
@@ -204,46 +217,58 @@ def label(run: Path) -> str:
     return run.parent.name if run.name.startswith("seed-") else run.name
 
 
-def victim(run: Path, data: str, count: int) -> tuple[nn.Module, Tensor, Tensor, float]:
-    """A model, `count` test images that it classifies right, and its natural accuracy on a larger sample.
+def load_model(run: Path) -> nn.Module:
+    """The model of a run folder, or of a file with the weights of a linear model."""
+    model: nn.Module
+    if run.is_file():
+        weights = load_tensors(run)[0]
+        model = linear(*weights["1.weight"].T.shape).eval()
+        model.load_state_dict(weights)
+    else:
+        model = load_run(run)[0]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def choose(run: Path, data: str, count: int, file: Path) -> None:
+    """Put `count` test images that a model classifies right into a file, and how many of a larger sample it does.
 
     Args:
         run: a run folder, or the weights of a linear model.
         data: where the images lie.
         count: how many.
+        file: what to write. Tools read it instead of the data, which would take more memory than they do.
     """
-    model: nn.Module
     if run.is_file():
-        test, weights = load_data(data).test, load_tensors(run)[0]
-        model = linear(*weights["1.weight"].T.shape).eval()
-        model.load_state_dict(weights)
+        test = load_data(data).test
     else:
-        model, config, _ = load_run(run)
-        test = load_splits(merge(config, {"data": {"source": data, "validation": 0.0}}, "attacks")).test
+        config = merge(load_run(run)[1], {"data": {"source": data, "validation": 0.0}}, "attacks")
+        test = load_splits(config).test
     some = subset(test, min(4 * count, len(test)), 0)
     x, y = some.fetch(torch.arange(len(some))).float() / 255, some.labels
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = load_model(run)
     with torch.inference_mode():
         right = torch.cat([model(part).argmax(1) for part in torch.split(x, 250)]) == y
-    return model, x[right][:count], y[right][:count], right.double().mean().item()
+    save_tensors(file, {"images": x[right][:count], "labels": y[right][:count], "right": right})
 
 
-def measure(tool: str, run: Path, data: str, count: int, eps: float) -> dict[str, Any]:
+def measure(tool: str, run: Path, images: Path, eps: float) -> dict[str, Any]:
     """What one tool finds on one model, and what it takes."""
     # So that a comparison is with the tools as people run them, only ours keep their memory.
     kept = TOOLS[tool] == "repulse" and keep_memory()
-    model, x, y, natural = victim(run, data, count)
-    model.requires_grad_(False)
+    model, chosen = load_model(run).requires_grad_(False), load_tensors(images)[0]
+    x, y = chosen["images"], chosen["labels"]
     if TOOLS[tool] != "repulse":
         # As other tools meet it: nobody converts a model's memory format for them.
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     threat = Threat("linf", eps)
     attack = ours(tool) if TOOLS[tool] == "repulse" else theirs(tool)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gc.collect()
+    before = peak_megabytes(anew=True)
     started = time.perf_counter()
     adversarial, forward, backward = attack(model, x, y, threat)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_megabytes()
     inside = (threat.distance(adversarial, x) <= eps + threat.tolerance) & (adversarial.flatten(1).amin(1) >= 0)
     with torch.inference_mode():
         wrong = torch.cat([model(part).argmax(1) for part in torch.split(adversarial, 250)]) != y
@@ -252,14 +277,14 @@ def measure(tool: str, run: Path, data: str, count: int, eps: float) -> dict[str
         "model": label(run),
         "keeps_memory": kept,
         "images": len(x),
-        "natural_accuracy": natural,
+        "natural_accuracy": chosen["right"].double().mean().item(),
         "robust_of_right": 1 - (wrong & inside).double().mean().item(),
         "seconds": seconds,
         "images_per_second": len(x) / seconds,
         "forward_passes_per_image": forward / len(x),
         "backward_passes_per_image": backward / len(x),
-        "peak_megabytes": peak / 1024,
-        "peak_megabytes_before": before / 1024,
+        "peak_megabytes": peak,
+        "megabytes_before": before,
     }
 
 
@@ -311,6 +336,22 @@ def merged(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[st
     return kept + list(again.values())
 
 
+MEMORY = ("peak_megabytes", "megabytes_before")
+
+
+def write_memory(path: Path, measured: list[dict[str, Any]]) -> None:
+    """Put the memory of new measurements, which a busy machine does not change, into the rows that have the time."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    found = {(row["model"], row["tool"]): row for row in measured if "failed" not in row}
+    rows = [
+        {**row, **{key: found[place][key] for key in MEMORY}} if place in found else row
+        for row in content["rows"]
+        for place in [(row["model"], row["tool"])]
+    ]
+    content |= {"rows": rows, "beside_autoattack": ratios(rows)}
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure, keep the record, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -324,10 +365,13 @@ def main() -> None:
     parser.add_argument(
         "--update", action="store_true", help="keep what the results file has of other models and tools"
     )
-    parser.add_argument("--one", action="store_true", help="one tool, one run, in this process; prints JSON")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure memory only, and put it beside what the results file has"
+    )
+    parser.add_argument("--one", type=Path, help="one tool, one run, these images, in this process; prints JSON")
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.tools[0], options.runs[0], options.data, options.images, options.eps)))
+        print(json.dumps(measure(options.tools[0], options.runs[0], options.one, options.eps)))
         return
     if not (options.runs or options.linear):
         parser.error("name run folders (--runs), or --linear")
@@ -336,7 +380,11 @@ def main() -> None:
         if options.linear:
             models.append(Path(folder) / "linear.safetensors")
             train_linear(options.data, models[-1])
-        rows = compare(models, options)
+        with data_kept():
+            rows = compare(models, options)
+    if options.memory:
+        write_memory(options.results, rows)
+        return
     compared = ratios(rows)
     print(say(compared))
     if options.update and options.results.is_file():
@@ -355,25 +403,30 @@ def main() -> None:
 
 def compare(models: list[Path], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every tool on every model, one process each."""
+    tools = [tool for tool in options.tools if importlib.util.find_spec(TOOLS[tool]) is not None]
+    for tool in sorted(set(options.tools) - set(tools)):
+        print(f"{tool}: not installed, left out", file=sys.stderr)
     rows: list[dict[str, Any]] = []
     for run in models:
-        name = label(run)
-        for tool in options.tools:
-            if importlib.util.find_spec(TOOLS[tool]) is None:
-                print(f"{tool}: not installed, left out", file=sys.stderr)
-                continue
-            command = [sys.executable, "-W", "ignore", __file__, "--one", "--runs", str(run), "--data", options.data]
-            command += ["--images", str(options.images), "--eps", str(options.eps), "--tools", tool]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                reason = done.stderr.strip().splitlines()[-1]
-                rows.append({"tool": tool, "model": name, "failed": reason})
-                print(f"{name}, {tool}: failed: {reason}", file=sys.stderr, flush=True)
-                continue
-            rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
-            row = rows[-1]
-            print(f"{name}, {tool}: {100 * row['robust_of_right']:.1f} % in {row['seconds']:.1f} s", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            images = Path(folder) / "images.safetensors"
+            choose(run, options.data, options.images, images)
+            rows += [attacked(tool, run, images, options) for tool in tools]
     return rows
+
+
+def attacked(tool: str, run: Path, images: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """What one tool finds on one model, measured in a process of its own."""
+    command = [sys.executable, "-W", "ignore", __file__, "--one", str(images), "--runs", str(run)]
+    command += ["--data", options.data, "--eps", str(options.eps), "--tools", tool]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1]
+        print(f"{label(run)}, {tool}: failed: {reason}", file=sys.stderr, flush=True)
+        return {"tool": tool, "model": label(run), "failed": reason}
+    row: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{label(run)}, {tool}: {100 * row['robust_of_right']:.1f} % in {row['seconds']:.1f} s", flush=True)
+    return row
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import torch
 from repulse import CertificationSettings, certify
 from repulse.certifying import certify_run
 from repulse.config import RunConfig, merge
+from repulse.data.load import data_kept
 from repulse.environment import environment
 from repulse.evaluation.certificate_record import CertificateRecord
 from repulse.files import write_atomically
@@ -206,6 +207,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
     keep_memory()
+    with data_kept():
+        everything(options)
+
+
+def everything(options: argparse.Namespace) -> None:
+    """Both norms, one after the other."""
     found, chosen = [], {}
     for label, (preset_name, choices) in CHOICES.items() if "l2" in options.norms else ():
         best, shares = choose(options.name, preset_name, choices, options)

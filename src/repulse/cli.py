@@ -47,9 +47,9 @@ class PrototypesCommand(Settings):
 class TrainCommand(RunConfig):
     """Train a classifier on class prototypes, and keep everything needed to repeat it in one folder.
 
-    Settings come in layers: the defaults below, a preset, the YAML file, the flags. The preset `repulse` is taken if none
-    is named: simplex prototypes, and adversarial training with one step in the L-inf ball of 8/255. The folder holds the
-    resolved configuration, the environment, the prototypes, one row of metrics per epoch, and checkpoints.
+    Settings come in layers: the defaults below, a preset, the YAML file, the flags. The preset `repulse` is taken if
+    none is named: simplex prototypes, and adversarial training with one step in the L-inf ball of 8/255. The folder
+    holds the resolved configuration, the environment, the prototypes, one row of metrics per epoch, and checkpoints.
 
     Examples:
       repulse train --output runs/digits
