@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +12,7 @@ from repulse.evaluation.certify import Certification, begin, carry_out
 from repulse.evaluation.misuse import check_use
 from repulse.evaluation.proofs import Proof
 from repulse.evaluation.smoothing import Smoothing
-from repulse.measuring import Opened, foreign_name, open_foreign, open_run
+from repulse.measuring import Foreign, Opened, open_foreign, open_run
 from repulse.runs import Checkpoint
 from repulse.settings import CertificationSettings
 from repulse.training.delayed import Delayed
@@ -62,17 +60,10 @@ def certify_run(
 
 
 def certify_foreign(
-    spec: str,
-    source: str,
+    foreign: Foreign,
     settings: CertificationSettings | None = None,
     *,
     output: Path | None = None,
-    weights: Path | None = None,
-    data: Mapping[str, Any] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    images: int | None = None,
-    device: str = "auto",
     command: str = "",
     progress: Progress | None = None,
 ) -> tuple[Certification, Path]:
@@ -83,17 +74,10 @@ def certify_foreign(
     evaluation (`repulse.evaluation.misuse.check_use`) is an error here, for a certificate has no verdict to say so.
 
     Args:
-        spec: the model, see `repulse.foreign.load_foreign`.
-        source: the images, as `repulse.data.load_data` reads them.
+        foreign: the model and its images; a subset of them is drawn from the settings' seed.
         settings: method, radii, and attack. Without a sigma, smoothing takes 0.25.
         output: where to keep it; a certification that was killed goes on there. None: under `certificates/` in the
             current folder, named by the model and the method.
-        weights: file of weights; None: the model has its own.
-        data: further arguments of `load_data`.
-        mean: per-channel mean that the model wants subtracted from pixels in [0, 1]; None: it takes pixels.
-        std: per-channel deviation that it wants them divided by; None: 1.
-        images: how many test images, a balanced subset drawn from the settings' seed; None: all.
-        device: `cpu`, `cuda`, or `auto`.
         command: the command line, for the record.
         progress: told after each batch.
 
@@ -102,18 +86,7 @@ def certify_foreign(
             says.
     """
     settings = settings or CertificationSettings()
-    opened = open_foreign(
-        spec,
-        source,
-        settings.seed,
-        weights=weights,
-        data=data,
-        mean=mean,
-        std=std,
-        images=images,
-        device=device,
-        command=command,
-    )
+    opened = open_foreign(foreign, settings.seed, command)
     pixels = opened.pixels()
     _check_use(opened, pixels)
     method, prove = begin(opened.model, opened.images.image_shape, settings, smooth_others=True)
@@ -121,7 +94,7 @@ def certify_foreign(
     settings = settings.model_copy(update={"method": method})
     if method == "smoothing":
         settings = _with_sigma(settings, Smoothing().sigma)
-    place = output or Path("certificates") / f"{foreign_name(spec)}-{_name(method, settings)}"
+    place = output or Path("certificates") / f"{foreign.name}-{_name(method, settings)}"
     return _carried_out(opened, pixels, method, prove, settings, progress, place), place
 
 

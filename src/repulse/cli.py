@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from pydantic import Field
@@ -21,6 +21,9 @@ from repulse.reproduce.comparisons import COMPARISONS, DIGITS
 from repulse.reproduce.slurm import SlurmSettings
 from repulse.settings import CertificationSettings, EvaluationSettings, Settings
 from repulse.version import __version__
+
+if TYPE_CHECKING:
+    from repulse.measuring import Foreign
 
 
 class PrototypesCommand(Settings):
@@ -233,7 +236,7 @@ def train_command(settings: TrainCommand) -> None:
 def evaluate_command(settings: EvaluateCommand) -> None:
     """Measure a run or a model from outside, print the table and the verdict, and say where the record is."""
     from repulse.console import progress_bar
-    from repulse.measuring import evaluate_foreign, evaluate_run, foreign_name, threat_name
+    from repulse.measuring import evaluate_foreign, evaluate_run, threat_name
     from repulse.report import markdown_table
     from repulse.runs import is_first_process
 
@@ -246,8 +249,8 @@ def evaluate_command(settings: EvaluateCommand) -> None:
             )
         else:
             foreign = _of_foreign(settings)
-            place = settings.output or Path("evaluations") / f"{foreign_name(foreign['spec'])}-{threat_name(chosen)}"
-            evaluation = evaluate_foreign(settings=chosen, output=place, **foreign, command=command, progress=progress)
+            place = settings.output or Path("evaluations") / f"{foreign.name}-{threat_name(chosen)}"
+            evaluation = evaluate_foreign(foreign, chosen, output=place, command=command, progress=progress)
     if is_first_process():
         verdict = evaluation.record.verdict
         said = "" if verdict is None else f"\n\nverdict: {verdict.word}. {verdict.summary}"
@@ -274,7 +277,7 @@ def certify_command(settings: CertifyCommand) -> None:
             )
         else:
             certification, place = certify_foreign(
-                settings=chosen, output=settings.output, **_of_foreign(settings), command=command, progress=progress
+                _of_foreign(settings), chosen, output=settings.output, command=command, progress=progress
             )
     if is_first_process():
         click.echo(f"{certificate_summary(certification.record)}\n\nrecord: {place}")
@@ -303,15 +306,23 @@ def _of_run(settings: _MeasuringCommand) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
-def _of_foreign(settings: _MeasuringCommand) -> dict[str, Any]:
-    names = ("weights", "mean", "std", "images", "device")
+def _of_foreign(settings: _MeasuringCommand) -> Foreign:
+    from repulse.measuring import Foreign
+
+    # `_measuring` has made sure of both.
+    assert settings.model is not None
+    assert settings.data is not None
     columns = ("image_column", "label_column", "image_size", "channels", "class_names")
-    return {
-        "spec": settings.model,
-        "source": settings.data,
-        "data": {"test_split": settings.split} | {name: getattr(settings, name) for name in columns},
-        **{name: getattr(settings, name) for name in names},
-    }
+    return Foreign(
+        settings.model,
+        settings.data,
+        weights=settings.weights,
+        data={"test_split": settings.split} | {name: getattr(settings, name) for name in columns},
+        mean=settings.mean,
+        std=settings.std,
+        images=settings.images,
+        device=settings.device,
+    )
 
 
 _ONLY_FOREIGN = (

@@ -69,52 +69,57 @@ def evaluate_run(
     return evaluation, place
 
 
-def evaluate_foreign(
-    spec: str,
-    source: str,
-    settings: EvaluationSettings,
-    *,
-    output: Path,
-    weights: Path | None = None,
-    data: Mapping[str, Any] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    images: int | None = None,
-    device: str = "auto",
-    command: str = "",
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Measure a model that was not trained here: see `repulse.foreign.load_foreign` for what may be named.
+@dataclass(frozen=True)
+class Foreign:
+    """A model that was not trained here, and the images that it is to be measured on.
 
     Args:
-        spec: the model.
+        spec: the model, see `repulse.foreign.load_foreign`.
         source: the images, as `repulse.data.load_data` reads them.
-        settings: attacks and their strength.
-        output: folder for the record; an evaluation that was killed goes on there.
         weights: file of weights; None: the model has its own.
         data: further arguments of `load_data`.
         mean: per-channel mean that the model wants subtracted from pixels in [0, 1]; None: it takes pixels.
         std: per-channel deviation that it wants them divided by; None: 1.
-        images: how many test images, a balanced subset drawn from the settings' seed; None: all.
+        images: how many test images, a balanced subset; None: all.
         device: `cpu`, `cuda`, or `auto`.
+    """
+
+    spec: str
+    source: str
+    weights: Path | None = None
+    data: Mapping[str, Any] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    images: int | None = None
+    device: str = "auto"
+
+    @property
+    def name(self) -> str:
+        """What a folder calls the model: 'net.py-make'."""
+        return re.sub(r"[^A-Za-z0-9.-]+", "-", self.spec).strip("-.")
+
+
+def evaluate_foreign(
+    foreign: Foreign,
+    settings: EvaluationSettings,
+    *,
+    output: Path,
+    command: str = "",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a model that was not trained here.
+
+    Args:
+        foreign: the model and its images; a subset of them is drawn from the settings' seed.
+        settings: attacks and their strength.
+        output: folder for the record; an evaluation that was killed goes on there.
         command: the command line, for the record.
         progress: told after each batch.
 
     Raises:
         RepulseError: if the model, its weights or its data cannot be read, or don't fit each other.
     """
-    opened = open_foreign(
-        spec,
-        source,
-        settings.seed,
-        weights=weights,
-        data=data,
-        mean=mean,
-        std=std,
-        images=images,
-        device=device,
-        command=command,
-    )
+    opened = open_foreign(foreign, settings.seed, command)
     return evaluate(
         opened.model,
         opened.pixels(),
@@ -191,29 +196,28 @@ def open_run(
     return OpenedRun(model, some, about, config)
 
 
-def open_foreign(
-    spec: str,
-    source: str,
-    seed: int,
-    *,
-    weights: Path | None = None,
-    data: Mapping[str, Any] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    images: int | None = None,
-    device: str = "auto",
-    command: str = "",
-) -> Opened:
+def open_foreign(foreign: Foreign, seed: int, command: str = "") -> Opened:
     """Open a model that was not trained here to measure it.
 
-    Args: as for `evaluate_foreign`; `seed` draws the subset.
+    Args:
+        foreign: the model and its images.
+        seed: of the subset of images.
+        command: the command line, for the record.
 
     Raises:
         RepulseError: if the model, its weights or its data cannot be read, or don't fit each other.
     """
-    test = load_data(source, divide=False, seed=seed, **(data or {})).test
-    some = _some(test, images, seed)
-    model = load_foreign(spec, weights, classes=len(test.class_names), mean=mean, std=std, device=_device(device))
+    spec, weights = foreign.spec, foreign.weights
+    test = load_data(foreign.source, divide=False, seed=seed, **(foreign.data or {})).test
+    some = _some(test, foreign.images, seed)
+    model = load_foreign(
+        spec,
+        weights,
+        classes=len(test.class_names),
+        mean=foreign.mean,
+        std=foreign.std,
+        device=_device(foreign.device),
+    )
     about = About(
         model=Path(weights).stem if weights is not None else spec.rsplit(":", 1)[-1].rsplit("/", 1)[-1],
         description=f"{spec}, weights {weights.name if weights is not None else 'of its own'}",
@@ -228,11 +232,6 @@ def open_foreign(
 def threat_name(settings: EvaluationSettings) -> str:
     """What a folder calls the norm and eps of an evaluation: 'linf-8_255'."""
     return f"{settings.norm}-{in_255ths(settings.eps).replace('/', '_')}"
-
-
-def foreign_name(spec: str) -> str:
-    """What a folder calls a model from outside: 'net.py-make'."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", spec).strip("-.")
 
 
 def _some(test: ImageSource, images: int | None, seed: int) -> ImageSource:

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from tasks import Witness
 from torch import nn
 
 from repulse.config import RunConfig, merge
@@ -30,19 +31,6 @@ def model(seed=0, dropout=0.0):
 def settings(**changes):
     base = FitSettings(epochs=4, batch_size=32, accelerator="cpu", devices="1")
     return merge(base, changes, "test")
-
-
-class Witness:
-    def __init__(self):
-        self.steps, self.metrics, self.states = [], [], []
-
-    def on_step(self, epoch, step, steps, images):
-        self.steps.append((epoch, step, steps, images))
-
-    def on_epoch(self, metrics, state, weights):
-        copied = {name: value.clone() for name, value in state.tensors.items()}
-        self.metrics.append(metrics)
-        self.states.append(type(state)(state.epoch, copied))
 
 
 def train(trained, changes=None, **options):
