@@ -30,7 +30,7 @@ COLUMNS = {
 METHODS = ("softmax", "paper", "simplex-cosine", "simplex", "fgsm-rs")
 
 # What the paper promised, what is to be beaten, and what `repulse train` does by default.
-IDEAS_SHOWN = ("paper", "FGSM-RS, softmax", "FGSM-RS, simplex", "N-FGSM, simplex")
+IDEAS_SHOWN = ("paper", "FGSM-RS, softmax", "FGSM-RS, simplex", "N-FGSM, simplex", "N-FGSM, simplex, batches of 32")
 
 REPRODUCED = ("fashion", "paper-cifar10")
 

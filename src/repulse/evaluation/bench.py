@@ -187,7 +187,9 @@ class Bench:
             passes = result.passes
             if self.attacked_model is not self.model and bool(fooled.any()):
                 with attackable(self.model), torch.inference_mode():
-                    prediction = self.model(adversarial).argmax(1).clone()
+                    seen = self.model(adversarial).argmax(1)
+                # Copied outside inference mode, as it may be written to below.
+                prediction = seen.clone()
                 passes.add(torch.arange(len(rows), device=self.device), forward=1)
                 again = (fooled & (prediction == labels)).nonzero().flatten()
                 fooled = prediction != labels

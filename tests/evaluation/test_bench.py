@@ -1,0 +1,29 @@
+"""What fools only the copy that attacks run on is sought again on the model itself."""
+
+import torch
+from torch import nn
+
+from repulse.attacks import OBJECTIVES, PGD, Threat
+from repulse.evaluation.bench import Bench
+from repulse.evaluation.journal import Journal
+
+
+def plane(offset):
+    """Two classes, divided where the first pixel is `offset`."""
+    layer = nn.Linear(4, 2)
+    layer.weight.data = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
+    layer.bias.data = torch.tensor([-offset, offset])
+    return nn.Sequential(nn.Flatten(), layer).eval()
+
+
+def test_a_success_that_the_model_denies_is_sought_again_on_the_model():
+    """The copy is fooled nearer by than the model: of three images the model is fooled on one, the copy on two."""
+    x = torch.full((3, 1, 2, 2), 0.5)
+    x[:, 0, 0, 0] = torch.tensor([0.55, 0.62, 0.8])
+    y = torch.zeros(3, dtype=torch.int64)
+    bench = Bench(plane(0.5), x, y, seed=0, journal=Journal(None, ""))
+    bench.attacked_model = plane(0.55)
+    outcome = bench.attack(PGD(OBJECTIVES["margin"], steps=5, step_size=0.03), Threat("linf", 0.1), "PGD")
+    assert outcome.robust.tolist() == [False, True, True]
+    assert float(outcome.adversarial[0, 0, 0, 0]) < 0.5
+    assert torch.equal(outcome.adversarial[1:], x[1:])
