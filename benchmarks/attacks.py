@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repulse.attacks import Member, Square, Threat, ensemble
-from repulse.config import merge
+from repulse.config import merge, read_config
 from repulse.data import load_data, subset
 from repulse.data.load import data_kept
 from repulse.environment import environment
@@ -245,7 +245,7 @@ def choose(run: Path, data: str, count: int, file: Path) -> None:
     if run.is_file():
         test = load_data(data).test
     else:
-        config = merge(load_run(run)[1], {"data": {"source": data, "validation": 0.0}}, "attacks")
+        config = merge(read_config(run), {"data": {"source": data, "validation": 0.0}}, "attacks")
         test = load_splits(config).test
     some = subset(test, min(4 * count, len(test)), 0)
     x, y = some.fetch(torch.arange(len(some))).float() / 255, some.labels
@@ -345,12 +345,8 @@ MEMORY = ("peak_megabytes", "megabytes_before")
 def write_memory(path: Path, measured: list[dict[str, Any]]) -> None:
     """Put the memory of new measurements, which a busy machine does not change, into the rows that have the time."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    found = {(row["model"], row["tool"]): row for row in measured if "failed" not in row}
-    rows = [
-        {**row, **{key: found[place][key] for key in MEMORY}} if place in found else row
-        for row in content["rows"]
-        for place in [(row["model"], row["tool"])]
-    ]
+    found = {(row["model"], row["tool"]): {key: row[key] for key in MEMORY} for row in measured if "failed" not in row}
+    rows = [row | found.get((row["model"], row["tool"]), {}) for row in content["rows"]]
     content |= {"rows": rows, "beside_autoattack": ratios(rows)}
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from repulse.files import write_atomically
 from repulse.measuring import evaluate_run, open_run
 from repulse.memory import keep_memory
 from repulse.reproduce.comparisons import cell
+from repulse.reproduce.figures import Spread, spread
 from repulse.runs import read_test_accuracy, train_run
 from repulse.settings import EvaluationSettings
 from repulse.training import read_metrics
@@ -119,20 +119,17 @@ def table(found: dict[str, list[dict[str, Any]]], images: int, more_images: int)
         "| verdict | seconds of training |",
         "|---|--:|--:|--:|---|--:|",
     ]
-    for label, rows in sorted(found.items(), key=lambda item: -_mean(item[1], "margin")):
+    for label, rows in sorted(found.items(), key=lambda item: -_over_seeds(item[1], "margin").mean):
         verdicts = ", ".join(sorted({row["verdict"] for row in rows}))
-        cells = [_text(rows, key) for key in ("natural", "margin", "robust")]
-        lines.append(f"| {label} | {' | '.join(cells)} | {verdicts} | {_mean(rows, 'seconds'):.0f} |")
+        cells = [f"{_over_seeds(rows, key).number(100, 1)} %" for key in ("natural", "margin", "robust")]
+        lines.append(f"| {label} | {' | '.join(cells)} | {verdicts} | {_over_seeds(rows, 'seconds').mean:.0f} |")
     return "\n".join(lines) + "\n"
 
 
-def _mean(rows: list[dict[str, Any]], key: str) -> float:
-    return float(statistics.mean(row[key] for row in rows))
-
-
-def _text(rows: list[dict[str, Any]], key: str) -> str:
-    spread = f" ± {100 * statistics.stdev(row[key] for row in rows):.1f}" if len(rows) > 1 else ""
-    return f"{100 * _mean(rows, key):.1f}{spread} %"
+def _over_seeds(rows: list[dict[str, Any]], key: str) -> Spread:
+    found = spread(row[key] for row in rows)
+    assert found is not None, "an idea has at least one run"
+    return found
 
 
 def main() -> None:
@@ -150,24 +147,29 @@ def main() -> None:
     options = parser.parse_args()
     keep_memory()
     found: dict[str, list[dict[str, Any]]] = {label: [] for label in IDEAS}
-    for seed in options.seeds:
-        with data_kept():
+    with data_kept():
+        for seed in options.seeds:
             for label, idea in IDEAS.items():
                 found[label].append(measure(options.name, label, idea, seed, options))
-        content = {
-            "command": f"python benchmarks/ideas.py {options.name} --data FOLDER --seeds "
-            f"{' '.join(map(str, options.seeds))} --train-images {options.train_images} --images {options.images} "
-            f"--more-images {options.more_images} --attacks {options.attacks}",
-            "environment": environment(),
-            "data": TITLES[options.name],
-            "eps": EPS,
-            "images": options.images,
-            "more_images": options.more_images,
-            "found": found,
-        }
-        place = options.results / "ideas" / options.name
-        write_atomically(place.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
-        write_atomically(place.with_suffix(".md"), table(found, options.images, options.more_images))
+            write(found, options)
+
+
+def write(found: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> None:
+    """What was measured so far, as figures and as a table."""
+    content = {
+        "command": f"python benchmarks/ideas.py {options.name} --data FOLDER --seeds "
+        f"{' '.join(map(str, options.seeds))} --train-images {options.train_images} --images {options.images} "
+        f"--more-images {options.more_images} --attacks {options.attacks}",
+        "environment": environment(),
+        "data": TITLES[options.name],
+        "eps": EPS,
+        "images": options.images,
+        "more_images": options.more_images,
+        "found": found,
+    }
+    place = options.results / "ideas" / options.name
+    write_atomically(place.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
+    write_atomically(place.with_suffix(".md"), table(found, options.images, options.more_images))
 
 
 if __name__ == "__main__":

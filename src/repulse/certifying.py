@@ -15,7 +15,6 @@ from repulse.evaluation.smoothing import Smoothing
 from repulse.measuring import Foreign, Opened, open_foreign, open_run
 from repulse.runs import Checkpoint
 from repulse.settings import CertificationSettings
-from repulse.training.delayed import Delayed
 from repulse.training.make import make_recipe
 from repulse.training.recipes import GaussianNoise
 
@@ -52,8 +51,8 @@ def certify_run(
     run = open_run(folder, checkpoint, images, settings.seed, source=source, device=device, command=command)
     method, prove = begin(run.model, run.images.image_shape, settings)
     if method == "smoothing":
-        recipe = make_recipe(run.config.recipe)
-        recipe = recipe.recipe if isinstance(recipe, Delayed) else recipe
+        # Whenever in training the noise began.
+        recipe = make_recipe(run.config.recipe.model_copy(update={"delay": None}))
         settings = _with_sigma(settings, recipe.sigma if isinstance(recipe, GaussianNoise) else Smoothing().sigma)
     place = output or folder / "certificates" / _name(method, settings)
     return _carried_out(run, run.pixels(), method, prove, settings, progress, place), place

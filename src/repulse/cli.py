@@ -419,7 +419,7 @@ def _under_training(changes: dict[str, Any]) -> dict[str, Any]:
     resumes = str(changes.get("resume", False)).lower() in ("true", "1", "yes", "on")
     if resumes and isinstance(output, (str, Path)) and (Path(output) / CONFIG_FILE).is_file():
         return read_config(Path(output)).model_dump()
-    return preset(str(changes.get("preset", "repulse"))).model_dump()
+    return preset(str(changes.get("preset", TrainCommand.model_fields["preset"].default))).model_dump()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

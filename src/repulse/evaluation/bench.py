@@ -64,7 +64,7 @@ class Outcome:
 class Bench:
     """Runs attacks on all images that the model gets right.
 
-    Attacks see a copy of the model with batch norm folded, which is faster; what they find counts only if it fools the
+    Attacks see a faster copy of the model (see `folded`); what they find counts only if it fools the
     model itself, and where it does not, the model itself is attacked.
 
     Args:
@@ -170,8 +170,7 @@ class Bench:
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
         with self.dice(stage, index):
             found = attack.smallest(self.attacked_model, clean, labels, threat, Noise(self.seed, self.ids[rows]))
-            with attackable(self.model), torch.inference_mode():
-                prediction = self.model(found.images).argmax(1).clone()
+            prediction = self._answers(found.images)
         # What fools the folded copy but not the model was a matter of rounding, and proves nothing.
         distance = torch.where(prediction != labels, found.distance, torch.inf)
         found.passes.add(torch.arange(len(rows), device=self.device), forward=1)
@@ -186,10 +185,7 @@ class Bench:
             adversarial, prediction, fooled = result.adversarial, result.prediction, result.fooled
             passes = result.passes
             if self.attacked_model is not self.model and bool(fooled.any()):
-                with attackable(self.model), torch.inference_mode():
-                    seen = self.model(adversarial).argmax(1)
-                # Copied outside inference mode, as it may be written to below.
-                prediction = seen.clone()
+                prediction = self._answers(adversarial)
                 passes.add(torch.arange(len(rows), device=self.device), forward=1)
                 again = (fooled & (prediction == labels)).nonzero().flatten()
                 fooled = prediction != labels
@@ -206,6 +202,13 @@ class Bench:
             )
         nearest = torch.where(fooled, distance, torch.inf)
         return _part(fooled, prediction, adversarial, nearest, passes, started)
+
+    def _answers(self, images: Tensor) -> Tensor:
+        """The classes that the model itself gives a batch."""
+        with attackable(self.model), torch.inference_mode():
+            answers: Tensor = self.model(images).argmax(1)
+        # Left inference mode by a copy: it may be written to.
+        return answers.clone()
 
     @contextmanager
     def dice(self, stage: str, index: int) -> Iterator[None]:

@@ -92,7 +92,7 @@ class Replaying(Protocol):
 
 @runtime_checkable
 class Progressing(Protocol):
-    """A recipe that is told how far training has come."""
+    """A recipe, or a backbone, that is told how far training has come."""
 
     def on_progress(self, share: float) -> None:
         """Before each step: which share of all steps is done, in [0, 1)."""

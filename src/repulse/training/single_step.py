@@ -24,6 +24,7 @@ from repulse.training.recipes import (
 )
 
 
+@RECIPES.register("repulse")
 @RECIPES.register("n-fgsm")
 @dataclass(frozen=True)
 class NFGSM:
@@ -32,6 +33,8 @@ class NFGSM:
     Start uniform within `noise` times eps, one step of eps along the sign of the gradient, and no way back into the
     ball: only into [0, 1] (algorithm 1 of the source). Larger noise keeps single-step training from overfitting to
     single steps. Cost: 2 forward passes, 2 backward.
+
+    As `repulse` it is what `repulse train` does by default; what else was tried stands in the documentation.
 
     Args:
         eps: radius of the ball to be robust in, in pixels of [0, 1].
@@ -62,15 +65,6 @@ class NFGSM:
         images = ascend(lambda image: task.loss(task.embed(image), y), random_start(x, wide), x, reach, 1, step)
         z = task.embed(images)
         return Outcome(task.loss(z, y), z)
-
-
-@RECIPES.register("repulse")
-def repulse(eps: float = 8 / 255, noise: float = 2.0, step_size: float | None = None, norm: Norm = "linf") -> NFGSM:
-    """`n-fgsm` under the name of what `repulse train` does by default: the best of all that was tried at equal cost.
-
-    The table of what was tried is in the documentation, under "What was tried".
-    """
-    return NFGSM(eps, noise, step_size, norm)
 
 
 @RECIPES.register("margin-step")
