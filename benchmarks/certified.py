@@ -57,15 +57,15 @@ def _margins(offset: float, temperature: float) -> dict[str, Any]:
 CHOICES: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "softmax cross-entropy": (
         "certified-l2-softmax",
-        [{"model": {"temperature": temperature}} for temperature in (0.25, 0.5, 1.0)],
+        [{"model": {"temperature": temperature}} for temperature in (0.125, 0.25, 0.5, 1.0, 2.0)],
     ),
     "one-hot margins": (
         "certified-l2-one-hot",
-        [{"loss": {"offset": offset}} for offset in (0.25, 0.5, 1.0)],
+        [{"loss": {"offset": offset}} for offset in (0.25, 0.5, 1.0, 2.0, 4.0)],
     ),
     "simplex prototypes": (
         "certified-l2",
-        [_margins(0.5, 0.5), _margins(0.5, 0.25), _margins(1.0, 0.5)],
+        [_margins(0.25, 0.25), _margins(0.5, 0.25), _margins(0.5, 0.5), _margins(1.0, 0.25), _margins(1.0, 0.5)],
     ),
 }
 
@@ -78,15 +78,16 @@ def configuration(
     options: argparse.Namespace,
 ) -> RunConfig:
     """One run of the comparison."""
+    linf = preset_name.startswith("certified-linf")
     common = {
         "seed": seed,
         "data": {
             "source": options.data,
             "name": TITLES[name],
-            "train_images": options.train_images,
+            "train_images": options.linf_train_images if linf else options.train_images,
         },
         "augment": {"crop_padding": PADDING[name], "flip": "random"},
-        "fit": {"epochs": options.epochs, "accelerator": "cpu", "devices": "1"},
+        "fit": {"epochs": options.linf_epochs if linf else options.epochs, "accelerator": "cpu", "devices": "1"},
     }
     return merge(merge(preset(preset_name), common, "certified"), changes, "certified")
 
@@ -194,6 +195,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of parquet files, or a Hub id")
     parser.add_argument("--train-images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--linf-train-images", type=int, default=20_000)
+    parser.add_argument("--linf-epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=10_000, help="test images to certify")
     parser.add_argument(
@@ -228,7 +231,9 @@ def everything(options: argparse.Namespace) -> None:
         found.append(measure(options.name, linf, {}, "L-inf-distance network", options))
     command = (
         f"python benchmarks/certified.py {options.name} --data FOLDER --train-images {options.train_images} "
-        f"--epochs {options.epochs} --seeds {' '.join(map(str, options.seeds))} --images {options.images} "
+        f"--epochs {options.epochs} "
+        f"--linf-train-images {options.linf_train_images} --linf-epochs {options.linf_epochs} "
+        f"--seeds {' '.join(map(str, options.seeds))} --images {options.images} "
         f"--attacked {options.attacked} --norms {' '.join(options.norms)}"
     )
     content = {

@@ -56,6 +56,13 @@ class AveragingSettings(Settings):
     decay: float = Field(0.999, gt=0, lt=1, description="Decay per step of the moving average (ema).")
 
 
+class ProgressiveSettings(Settings):
+    """Smaller images in the first epochs, which cost less."""
+
+    size: int | None = Field(None, ge=1, description="Side of the small images, in pixels; none: all keep their size.")
+    share: float = Field(0.5, ge=0, le=1, description="Share of the epochs that see small images.")
+
+
 class RecipeSettings(Settings):
     """How a batch becomes what training minimises. What is left open has the recipe's own default."""
 
@@ -89,6 +96,7 @@ class FitSettings(Settings):
     optimiser: OptimiserSettings = OptimiserSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     averaging: AveragingSettings = AveragingSettings()
+    progressive: ProgressiveSettings = ProgressiveSettings()
     precision: Precision = Field("32-true", description="Lightning Fabric's precision; bf16-mixed on recent GPUs.")
     channels_last: bool = Field(True, description="Memory layout that makes convolutions faster.")
     compile: bool = Field(False, description="Compile the step with torch.compile.")

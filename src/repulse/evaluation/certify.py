@@ -135,6 +135,8 @@ def begin(
     Raises:
         RepulseError: as `certify` says.
     """
+    # Before the method is looked for, which may take long.
+    _check_radii(settings)
     with attackable(model):
         try:
             method, prove = find_proof(settings.method, model, image_shape)
@@ -142,7 +144,7 @@ def begin(
             if not smooth_others or settings.method != "auto":
                 raise
             method, prove = find_proof("smoothing", model, image_shape)
-    _check_settings(settings, method)
+    _check_not_idle(settings, method)
     return method, prove
 
 
@@ -294,10 +296,13 @@ def _ensemble(name: str, model: nn.Module, *, smoothed: bool) -> Ensemble:
     return adaptive(readout=None if smoothed else readout_of(model)) if name == "adaptive" else ensemble(name)
 
 
-def _check_settings(settings: CertificationSettings, method: str) -> None:
-    """Settings that are impossible, or would do nothing, are errors."""
+def _check_radii(settings: CertificationSettings) -> None:
     if any(not 0 <= radius < float("inf") for radius in settings.radii):
         raise RepulseError(f"radii must be finite numbers, not negative, got {list(settings.radii)}")
+
+
+def _check_not_idle(settings: CertificationSettings, method: str) -> None:
+    """Settings that would do nothing are errors."""
     idle = {} if method == "smoothing" else dict.fromkeys(_OF_SMOOTHING, "without method smoothing")
     idle |= {} if settings.attack else dict.fromkeys(("ensemble", "draws"), "without attack")
     for name, why in idle.items():

@@ -15,7 +15,7 @@ class FastNet(nn.Module):
     """Whitening convolution, then three blocks of two 3x3 convolutions, then one linear layer.
 
     `initialise` computes the whitening filters from training images; call it once, before training. Until then the
-    first layer is random. Images must be at least 31x31 pixels, so that three poolings leave something to pool.
+    first layer is random. Images must be at least 9x9 pixels, so that three poolings leave something.
 
     Args:
         channels: C of the images.

@@ -18,6 +18,7 @@ from repulse.settings import FitSettings
 from repulse.training.losses import Loss
 from repulse.training.metrics import EpochMetrics
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
+from repulse.training.progressive import check_size, size_in_epoch, smaller
 from repulse.training.recipes import Progressing, Recipe, Replaying, Standard, Task
 from repulse.training.state import TrainingState, averaged, capture, restore
 
@@ -118,6 +119,7 @@ def fit(
     Raises:
         RepulseError: if the loss is no longer a number, or the state belongs to another run.
     """
+    check_size(model, settings.progressive, train.image_shape)
     if state is None:
         _initialise(model, train, seed)
     if settings.channels_last:
@@ -233,7 +235,8 @@ def _drop_last(train: ImageSource, settings: FitSettings) -> bool:
 def _train_batches(
     train: ImageSource, settings: FitSettings, epoch: int, seed: int, augment: Augment | None, fabric: Fabric
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    return batches(
+    size = size_in_epoch(settings.progressive, epoch, settings.epochs)
+    drawn = batches(
         train,
         settings.batch_size,
         epoch=epoch,
@@ -246,6 +249,7 @@ def _train_batches(
         drop_last=_drop_last(train, settings),
         channels_last=settings.channels_last,
     )
+    return drawn if size is None else ((smaller(x, size), y) for x, y in drawn)
 
 
 def _global_batch(train: ImageSource, settings: FitSettings, index: int) -> int:
