@@ -4,8 +4,10 @@
     python benchmarks/ideas.py fashion-mnist --data FOLDER
 
 Network and optimiser are those of `repulse reproduce` at the scale `cpu`; every idea has as many epochs as cost six
-forward and backward passes of every image. Natural accuracy is that of all test images; robust accuracy is the worst
-case of `--images` test images under `--attacks`, and, to tell ideas apart, that of more images under PGD on the margin.
+forward and backward passes of every image, or `--budget` passes. `--ideas`, with `--suffix` for files of their own,
+takes some of them only, so that the best can be judged at a larger budget. Natural accuracy is that of all test images;
+robust accuracy is the worst case of `--images` test images under `--attacks`, and, to tell ideas apart, that of more
+images under PGD on the margin.
 What was measured goes to `results/ideas/NAME.json` and `NAME.md`.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,9 +38,6 @@ from repulse.training import read_metrics
 COMPARISONS = {"fashion-mnist": "fashion", "cifar10-jpeg75": "paper-cifar10"}
 TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10-jpeg75": "CIFAR-10 (JPEG 75)"}
 EPS = 8 / 255
-
-# Passes of every image that each idea has: forward and backward together count as one.
-BUDGET = 6
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,12 @@ IDEAS: dict[str, Idea] = {
 def measure(name: str, label: str, idea: Idea, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train an idea with one seed, and attack it."""
     base = cell(COMPARISONS[name], idea.base, seed, options.data, TITLES[name])
-    config = merge(base, {"name": label, "recipe": idea.recipe, "fit": {"epochs": round(BUDGET / idea.passes)}}, label)
-    for changes in ({"data": {"train_images": options.train_images}}, _STILL, idea.changes):
+    config = merge(
+        base, {"name": label, "recipe": idea.recipe, "fit": {"epochs": round(options.budget / idea.passes)}}, label
+    )
+    for changes in ({"data": {"train_images": options.train_images or None}}, _STILL, idea.changes):
         config = merge(config, changes, label)
-    folder = options.runs / "ideas" / name / slug(label) / f"seed-{seed}"
+    folder = options.runs / "ideas" / f"{name}{options.suffix}" / slug(label) / f"seed-{seed}"
     train_run(config, folder, resume=True, output="quiet")
     natural, _ = read_test_accuracy(folder)
     settings = EvaluationSettings(eps=EPS, attacks=options.attacks, steps=(20,), curve=(), gallery=0)
@@ -148,8 +150,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=sorted(COMPARISONS))
     parser.add_argument("--data", required=True, help="folder of parquet files, or a Hub id")
+    parser.add_argument("--ideas", choices=sorted(IDEAS), nargs="+", default=list(IDEAS), help="some of them only")
+    parser.add_argument("--budget", type=float, default=6, help="passes of every image, forward and backward as one")
+    parser.add_argument("--suffix", default="", help="of the names of the files with results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--train-images", type=int, default=12_000)
+    parser.add_argument("--train-images", type=int, default=12_000, help="0 for all of them")
     parser.add_argument("--images", type=int, default=100, help="test images to attack, classes balanced")
     parser.add_argument("--more-images", type=int, default=1000, help="test images for PGD-20 on the margin alone")
     parser.add_argument("--attacks", choices=("quick", "standard", "adaptive"), default="quick")
@@ -157,28 +162,36 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args()
     keep_memory()
-    found: dict[str, list[dict[str, Any]]] = {label: [] for label in IDEAS}
+    found: dict[str, list[dict[str, Any]]] = {label: [] for label in options.ideas}
     with data_kept():
         for seed in options.seeds:
-            for label, idea in IDEAS.items():
-                found[label].append(measure(options.name, label, idea, seed, options))
+            for label in options.ideas:
+                found[label].append(measure(options.name, label, IDEAS[label], seed, options))
             write(found, options)
 
 
 def write(found: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> None:
     """What was measured so far, as figures and as a table."""
-    content = {
-        "command": f"python benchmarks/ideas.py {options.name} --data FOLDER --seeds "
+    command = (
+        f"python benchmarks/ideas.py {options.name} --data FOLDER --budget {options.budget:g} --seeds "
         f"{' '.join(map(str, options.seeds))} --train-images {options.train_images} --images {options.images} "
-        f"--more-images {options.more_images} --attacks {options.attacks}",
+        f"--more-images {options.more_images} --attacks {options.attacks}"
+    )
+    if options.ideas != list(IDEAS):
+        command += f" --ideas {' '.join(shlex.quote(label) for label in options.ideas)}"
+    if options.suffix:
+        command += f" --suffix={options.suffix}"
+    content = {
+        "command": command,
         "environment": environment(),
         "data": TITLES[options.name],
         "eps": EPS,
+        "budget": options.budget,
         "images": options.images,
         "more_images": options.more_images,
         "found": found,
     }
-    place = options.results / "ideas" / options.name
+    place = options.results / "ideas" / f"{options.name}{options.suffix}"
     write_atomically(place.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
     write_atomically(place.with_suffix(".md"), table(found, options.images, options.more_images))
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -93,3 +95,24 @@ def test_timm_without_timm_says_what_to_install():
             2,
             5,
         )
+
+
+def test_the_small_cnn_is_convolution_norm_relu_and_pooling_bit_for_bit():
+    """Written in that order, the usual one, it has the same weights, outputs and gradients."""
+    torch.manual_seed(0)
+    ours = make_backbone("small-cnn", channels=3, dimension=5)
+    order: list[nn.Module] = []
+    widths = (3, 32, 64, 128, 128)
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
+        order += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        order.append(nn.MaxPool2d(2) if i < 3 else nn.AdaptiveAvgPool2d(1))
+    usual = nn.Sequential(nn.Sequential(*order, nn.Flatten()), nn.Linear(128, 5))
+    usual.load_state_dict(dict(zip(usual.state_dict(), ours.state_dict().values(), strict=True)))
+    x = torch.rand(6, 3, 16, 16)
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    ours(a).square().sum().backward()
+    usual(b).square().sum().backward()
+    assert torch.equal(ours(x), usual(x))
+    assert torch.equal(a.grad, b.grad)
+    for mine, theirs in zip(ours.parameters(), usual.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
