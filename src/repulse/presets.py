@@ -180,7 +180,7 @@ _PRESETS: dict[str, list[dict[str, Any]]] = {
     "certified-l2-one-hot": [
         _CERTIFIED_L2_TRAINING,
         SOFTMAX,
-        {"name": "certified-l2-one-hot", "loss": {"name": "certified-hinge", "offset": 0.5}},
+        {"name": "certified-l2-one-hot", "loss": {"name": "multi-class-hinge", "offset": 0.5}},
     ],
     "certified-linf": [_CERTIFIED_LINF, {"name": "certified-linf"}],
     "certified-linf-cifar10": [

@@ -10,7 +10,7 @@ from repulse.errors import RepulseError
 from repulse.prototypes import make_prototypes
 from repulse.training import LOSSES, make_loss
 
-NAMES = ["certified-cross-entropy", "certified-hinge"]
+NAMES = ["certified-cross-entropy", "certified-hinge", "multi-class-hinge"]
 
 
 @dataclass
@@ -33,6 +33,8 @@ def by_hand(name, z, points, y, offset, t):
     ]
     if name == "certified-hinge":
         return max(0.0, offset - min(margins))
+    if name == "multi-class-hinge":
+        return math.fsum(max(0.0, offset - m) for m in margins) / len(margins)
     return t * math.log(1 + math.fsum(math.exp((offset - m) / t) for m in margins))
 
 
@@ -81,6 +83,15 @@ def test_a_small_temperature_is_the_hinge(seed):
     hard = make_loss("certified-hinge").per_example(z, y, Head(points))
     assert (soft >= hard - 1e-5).all()
     assert (soft <= hard + 1e-3 * math.log(5) + 1e-5).all()
+
+
+def test_the_multi_class_hinge_of_one_hot_classes_is_that_of_pytorch():
+    """PyTorch counts the own class in the mean; its margins, differences of scores, are sqrt(2) times ours."""
+    scores, y = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 5
+    theirs = torch.nn.functional.multi_margin_loss(scores, y, margin=1.0, reduction="none")
+    root = math.sqrt(2)
+    ours = make_loss("multi-class-hinge", offset=1 / root).per_example(scores, y, Head(torch.eye(5)))
+    torch.testing.assert_close(root * ours * 4 / 5, theirs)
 
 
 @pytest.mark.parametrize("name", NAMES)

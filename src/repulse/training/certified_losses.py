@@ -61,3 +61,23 @@ def certified_hinge(
         offset: the margin to reach, as a distance of embeddings.
     """
     return F.relu(offset - plane_margins(z, head.prototypes.to(z.dtype), y).amin(1))
+
+
+@enter_loss("multi-class-hinge", "mean")
+def multi_class_hinge(
+    z: Float[Tensor, "N d"], y: Int64[Tensor, "N"], head: Head, *, offset: float = 0.5
+) -> Float[Tensor, "N"]:
+    """Hinge on the margin to every other class, `mean_j max(0, offset - m_j)`, mean over the batch (Li et al., NeurIPS 2019).
+
+    The usual loss of networks with orthogonal layers before margins were softened. Unlike the hinge on the smallest
+    margin alone it moves an image away from all other classes at once, and so begins to learn much sooner.
+
+    Args:
+        z: embeddings.
+        y: labels.
+        head: the prototypes.
+        offset: the margin to reach, as a distance of embeddings.
+    """
+    margins = plane_margins(z, head.prototypes.to(z.dtype), y)
+    # The own class has margin infinity, and no part in the sum.
+    return F.relu(offset - margins).sum(1) / max(margins.shape[1] - 1, 1)
