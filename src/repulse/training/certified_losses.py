@@ -67,7 +67,7 @@ def certified_hinge(
 def multi_class_hinge(
     z: Float[Tensor, "N d"], y: Int64[Tensor, "N"], head: Head, *, offset: float = 0.5
 ) -> Float[Tensor, "N"]:
-    """Hinge on the margin to every other class, `mean_j max(0, offset - m_j)`, mean over the batch (Li et al., NeurIPS 2019).
+    """Hinge on the margin to every other class, `mean_j max(0, offset - m_j)` (Li et al., NeurIPS 2019).
 
     The usual loss of networks with orthogonal layers before margins were softened. Unlike the hinge on the smallest
     margin alone it moves an image away from all other classes at once, and so begins to learn much sooner.
