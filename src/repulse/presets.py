@@ -88,19 +88,20 @@ _PAPER_TRAINING: dict[str, Any] = {
 }
 
 # Jordan 2024, airbench94. The source sums its loss over the batch of 1024 and takes weight decay per step; here the
-# loss is a mean and PyTorch multiplies the decay by the learning rate, so 11.5 / (1 + 1 / (1 - 0.85)) = 1.5 and
-# 0.0153 / 7.667 / 1.5 = 0.00133.
+# loss is a mean and PyTorch multiplies the decay by the learning rate, so 11.5 / (1 + 1 / (1 - 0.85)) = 1.5, halved for
+# batches of half the size, and 0.0153 / 7.667 / 1.5 = 0.00133. The source stops at 94 % after ten epochs. Batches of
+# 512, larger shifts, cutout and 24 epochs, the first half of them at 24 pixels, go further at nearly twice the cost.
 _FAST_TRAINING: dict[str, Any] = {
     "data": {"validation": 0.02},
-    "augment": {"crop_padding": 2, "padding_mode": "reflect", "flip": "alternating"},
-    "model": {"backbone": "fast", "readout": "linear", "temperature": 1.0},
+    "augment": {"crop_padding": 4, "padding_mode": "reflect", "flip": "alternating", "cutout": 8},
+    "model": {"backbone": "fast", "mirror": True, "readout": "linear", "temperature": 1.0},
     "loss": {"name": "cross-entropy", "label_smoothing": 0.2},
     "fit": {
-        "epochs": 10,
-        "batch_size": 1024,
+        "epochs": 24,
+        "batch_size": 512,
         "optimiser": {
             "name": "sgd",
-            "learning_rate": 1.5,
+            "learning_rate": 0.75,
             "momentum": 0.85,
             "nesterov": True,
             "weight_decay": 0.00133,
@@ -108,6 +109,7 @@ _FAST_TRAINING: dict[str, Any] = {
         },
         "schedule": {"name": "one-cycle", "start": 0.2, "peak": 0.23, "end": 0.07},
         "averaging": {"name": "lookahead"},
+        "progressive": {"size": 24, "share": 0.5},
     },
 }
 
