@@ -60,24 +60,13 @@ class Idea:
 # At so few epochs the network learns too little, not too much: moving images about only makes that worse. For all.
 _STILL = {"augment": {"crop_padding": 0}}
 
-_SMALL_BATCHES = {"fit": {"batch_size": 32}}
-
-# Logits of any length, as a softmax layer has them, in place of a scaled cosine.
-_INNER_PRODUCTS = {"model": {"readout": "linear", "temperature": 1.0}}
-
 IDEAS: dict[str, Idea] = {
     "paper": Idea("paper-linf", 1),
     "FGSM-RS, softmax": Idea("softmax", 2, {"name": "fgsm-rs"}),
     "FGSM-RS, simplex": Idea("simplex", 2, {"name": "fgsm-rs"}),
     "FGSM-RS, simplex, after as many plain steps": Idea("simplex", 1.5, {"name": "fgsm-rs", "delay": 0.5}),
     "N-FGSM, simplex": Idea("simplex", 2, {"name": "n-fgsm"}),
-    "N-FGSM, simplex, batches of 32": Idea("simplex", 2, {"name": "n-fgsm"}, _SMALL_BATCHES),
-    "FGSM-RS, softmax, batches of 32": Idea("softmax", 2, {"name": "fgsm-rs"}, _SMALL_BATCHES),
-    "N-FGSM, softmax, batches of 32": Idea("softmax", 2, {"name": "n-fgsm"}, _SMALL_BATCHES),
-    "FGSM-RS, simplex by inner products, batches of 32": Idea(
-        "simplex", 2, {"name": "fgsm-rs"}, _SMALL_BATCHES | _INNER_PRODUCTS
-    ),
-    "free, each batch three times, softmax": Idea("softmax", 3, {"name": "free", "replays": 3}),
+    "N-FGSM, simplex, batches of 32": Idea("simplex", 2, {"name": "n-fgsm"}, {"fit": {"batch_size": 32}}),
     "one step towards the nearest wrong prototype": Idea("simplex", 2, {"name": "margin-step"}),
     "TRADES in one step, simplex": Idea("simplex", 3, {"name": "fast-trades"}),
     "TRADES in one step, on the embedding": Idea("simplex", 3, {"name": "embedding-trades"}),
