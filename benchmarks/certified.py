@@ -76,17 +76,15 @@ def configuration(
     preset_name: str,
     changes: dict[str, Any],
     seed: int,
-    options: argparse.Namespace,
+    data: str,
+    images: int,
+    epochs: int,
 ) -> RunConfig:
-    """One run of the comparison."""
-    linf = preset_name.startswith("certified-linf")
-    images, epochs = options.train_images, options.linf_epochs if linf else options.epochs
-    if seed == CHOOSING_SEED:
-        images, epochs = options.choosing_images, options.choosing_epochs
+    """One run of the comparison, on `images` training images, or all of them if that is 0."""
     common = {
         "seed": seed,
         "data": {
-            "source": options.data,
+            "source": data,
             "name": TITLES[name],
             "train_images": images or None,
         },
@@ -105,14 +103,15 @@ def choose(
     """The choice that certifies most validation images, and the share that each certifies."""
     found = []
     for i, changes in enumerate(choices):
-        config = configuration(name, preset_name, changes, CHOOSING_SEED, options)
+        images, epochs = options.choosing_images, options.choosing_epochs
+        config = configuration(name, preset_name, changes, CHOOSING_SEED, options.data, images, epochs)
         folder = options.runs / "certified" / name / f"{preset_name}-{i}" / "choosing"
         train_run(config, folder, resume=True, output="quiet")
         validation = load_splits(config).validation
         assert validation is not None, "the configuration keeps validation images"
         model, _, _ = load_run(folder)
-        images = validation.fetch(torch.arange(len(validation))).float() / 255
-        certification = certify(model, images, validation.labels, CertificationSettings(radii=(CHOSEN_AT,)))
+        pixels = validation.fetch(torch.arange(len(validation))).float() / 255
+        certification = certify(model, pixels, validation.labels, CertificationSettings(radii=(CHOSEN_AT,)))
         found.append(_certified(certification.record, CHOSEN_AT))
     return found.index(max(found)), found
 
@@ -126,10 +125,10 @@ def measure(
 ) -> dict[str, Any]:
     """Train with every seed, certify on test images, attack some of the certificates."""
     linf = preset_name.startswith("certified-linf")
-    radii = LINF_RADII[name] if linf else L2_RADII
+    radii, epochs = (LINF_RADII[name], options.linf_epochs) if linf else (L2_RADII, options.epochs)
     rows = []
     for seed in options.seeds:
-        config = configuration(name, preset_name, changes, seed, options)
+        config = configuration(name, preset_name, changes, seed, options.data, options.train_images, epochs)
         folder = options.runs / "certified" / name / label.replace(" ", "-") / f"seed-{seed}"
         train_run(config, folder, resume=True, output="quiet")
         certification, _ = certify_run(folder, CertificationSettings(radii=radii), images=options.images)

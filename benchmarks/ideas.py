@@ -79,9 +79,8 @@ IDEAS: dict[str, Idea] = {
 def measure(name: str, label: str, idea: Idea, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train an idea with one seed, and attack it."""
     base = cell(COMPARISONS[name], idea.base, seed, options.data, TITLES[name])
-    config = merge(
-        base, {"name": label, "recipe": idea.recipe, "fit": {"epochs": round(options.budget / idea.passes)}}, label
-    )
+    epochs = round(options.budget / idea.passes)
+    config = merge(base, {"name": label, "recipe": idea.recipe, "fit": {"epochs": epochs}}, label)
     for changes in ({"data": {"train_images": options.train_images or None}}, _STILL, idea.changes):
         config = merge(config, changes, label)
     folder = options.runs / "ideas" / f"{name}{options.suffix}" / slug(label) / f"seed-{seed}"

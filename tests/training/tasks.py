@@ -88,9 +88,9 @@ class Witness:
         self.states.append(type(state)(state.epoch, {name: value.clone() for name, value in state.tensors.items()}))
 
 
-def train(recipe, images, changes=None, *, seed=0, **options):
-    """A linear model trained for two epochs, or as the changes say."""
-    model, _ = linear(seed=seed)
+def train(recipe, images, changes=None, *, seed=0, model=None, **options):
+    """The model, or a linear one, trained for two epochs, or as the changes say."""
+    model = linear(seed=seed)[0] if model is None else model
     settings = merge(FitSettings(epochs=2, batch_size=8, accelerator="cpu", devices="1"), changes or {}, "test")
     fabric = make_fabric(settings)
     fabric.launch()

@@ -1,14 +1,12 @@
 import pytest
+import tasks
 import torch
 from tasks import Witness
 from torch import nn
 
-from repulse.config import merge
 from repulse.data import ImageSet
 from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
-from repulse.settings import FitSettings
-from repulse.training import fit, make_fabric, make_loss
 from repulse.training.progressive import smaller
 
 
@@ -31,13 +29,9 @@ def train(backbone, progressive, **options):
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (48, 1, 8, 8), generator=generator, dtype=torch.uint8)
     images = ImageSet(pixels, torch.arange(48) % 3, ("a", "b", "c"), "noise", "train")
-    base = FitSettings(epochs=4, batch_size=24, accelerator="cpu", devices="1")
-    chosen = merge(base, {"progressive": progressive}, "test")
-    fabric = make_fabric(chosen)
-    fabric.launch()
+    changes = {"epochs": 4, "batch_size": 24, "progressive": progressive}
     model = PrototypeClassifier(backbone, torch.eye(3), "cosine")
-    fit(model, make_loss("cross-entropy"), images, None, chosen, fabric=fabric, seed=1, **options)
-    return model
+    return tasks.train(None, images, changes, model=model, **options)
 
 
 @pytest.mark.parametrize(("share", "small_epochs"), [(0.0, 0), (0.5, 2), (0.6, 3), (1.0, 4)])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from repulse.errors import RepulseError
+from repulse.models import PrototypeClassifier
 from repulse.settings import ProgressiveSettings
+from repulse.training.mode import evaluation_mode
 
 
 def size_in_epoch(settings: ProgressiveSettings, epoch: int, epochs: int) -> int | None:
@@ -27,11 +29,11 @@ def smaller(images: Tensor, size: int) -> Tensor:
 
 
 @torch.no_grad()
-def check_size(model: nn.Module, settings: ProgressiveSettings, image_shape: tuple[int, int, int]) -> None:
+def check_size(model: PrototypeClassifier, settings: ProgressiveSettings, image_shape: tuple[int, int, int]) -> None:
     """Make sure that small images are smaller, and that the model takes them.
 
     Args:
-        model: from images to embeddings or logits; left as it is.
+        model: the classifier; left as it is.
         settings: the small images.
         image_shape: (C, H, W) of the training images.
 
@@ -47,15 +49,11 @@ def check_size(model: nn.Module, settings: ProgressiveSettings, image_shape: tup
             f"fit.progressive.size={size} is not smaller than the images, which are {height}x{width}; "
             "choose a smaller one"
         )
-    training = model.training
-    device = next((parameter.device for parameter in model.parameters()), None)
-    model.eval()
     try:
-        model(torch.zeros(1, channels, size, size, device=device))
+        with evaluation_mode(model):
+            model(model.mean.new_zeros(1, channels, size, size))
     except (RuntimeError, ValueError) as error:
         raise RepulseError(
             f"this network does not take images of {size}x{size} ({str(error).splitlines()[0]}); leave out "
             "fit.progressive.size"
         ) from error
-    finally:
-        model.train(training)

@@ -13,21 +13,21 @@ and its drift takes in the gradient of the same backward pass. One that changes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from repulse.attacks import Norm, Threat
 from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
 from repulse.registry import Registry
 from repulse.training.losses import PerExample
+from repulse.training.mode import evaluation_mode
 
 Images = Float[Tensor, "N C H W"]
 Labels = Int64[Tensor, "N"]
@@ -244,7 +244,7 @@ class TRADES:
         threat = Threat(self.norm, self.eps)
         step = self.eps / 4 if self.step_size is None else self.step_size
         classify = task.model.classify
-        with _evaluation_mode(task.model):
+        with evaluation_mode(task.model):
             # Detached rather than under no_grad: autocast would keep, and give to later passes, weights without graph.
             clean = classify(task.embed(x)).detach()
             start = threat.project(x + 0.001 * torch.randn_like(x), x)
@@ -355,16 +355,6 @@ def divergence(clean: Tensor, moved: Tensor) -> Tensor:
     """KL(softmax(clean) || softmax(moved)) for each row of logits."""
     p, q = F.log_softmax(clean.float(), 1), F.log_softmax(moved.float(), 1)
     return F.kl_div(q, p, reduction="none", log_target=True).sum(1)
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def attackable(norm: Norm, eps: float, steps: int, step_size: float | None) -> None:

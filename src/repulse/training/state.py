@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repulse.errors import RepulseError
+from repulse.training.mode import evaluation_mode
 from repulse.training.optimise import WeightAverage
 
 
@@ -63,13 +64,11 @@ def restore(state: TrainingState, model: nn.Module, optimiser: torch.optim.Optim
 def averaged(model: nn.Module, average: WeightAverage) -> Iterator[None]:
     """Within this context the model has its averaged weights, and is in evaluation mode."""
     own = {name: value.clone() for name, value in model.state_dict().items()} if average.average else {}
-    training = model.training
     average.copy_to(model)
-    model.eval()
     try:
-        yield
+        with evaluation_mode(model):
+            yield
     finally:
-        model.train(training)
         if own:
             model.load_state_dict(own)
 
