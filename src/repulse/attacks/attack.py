@@ -15,6 +15,7 @@ from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
 from repulse.errors import RepulseError
+from repulse.models.mode import evaluation_mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,18 +97,14 @@ class Attack(ABC):
 @contextmanager
 def attackable(model: nn.Module) -> Iterator[None]:
     """Within this context the model is in evaluation mode and its parameters ask for no gradients."""
-    # A frozen TorchScript module has no `training` of its own, and none lets a whole module be asked for no gradients.
-    training = {module: getattr(module, "training", False) for module in model.modules()}
+    # One by one: no TorchScript module lets itself be asked for no gradients as a whole.
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.eval()
     for parameter in wanted:
         parameter.requires_grad_(False)
     try:
-        yield
+        with evaluation_mode(model):
+            yield
     finally:
-        for module, mode in training.items():
-            if hasattr(module, "training"):
-                module.training = mode
         for parameter, asks in wanted.items():
             parameter.requires_grad_(asks)
 

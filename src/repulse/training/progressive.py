@@ -8,8 +8,8 @@ from torch import Tensor
 
 from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
+from repulse.models.mode import evaluation_mode
 from repulse.settings import ProgressiveSettings
-from repulse.training.mode import evaluation_mode
 
 
 def size_in_epoch(settings: ProgressiveSettings, epoch: int, epochs: int) -> int | None:

@@ -25,9 +25,9 @@ from torch import Tensor
 from repulse.attacks import Norm, Threat
 from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
+from repulse.models.mode import evaluation_mode
 from repulse.registry import Registry
 from repulse.training.losses import PerExample
-from repulse.training.mode import evaluation_mode
 
 Images = Float[Tensor, "N C H W"]
 Labels = Int64[Tensor, "N"]
