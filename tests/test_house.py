@@ -7,7 +7,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "repulse"
 ROOMS = ["prototypes", "data", "models", "attacks", "training", "evaluation", "report", "reproduce"]
-HALL = ["errors", "files", "registry", "seeding", "settings", "units", "version", "environment"]
+HALL = ["errors", "files", "mode", "registry", "seeding", "settings", "units", "version", "environment"]
 # Attacks see a callable, a threat and tensors; prototypes see PyTorch; neither knows what else is in the house.
 MAY_SEE = {room: set(ROOMS[:index]) for index, room in enumerate(ROOMS)} | {
     "data": set(),

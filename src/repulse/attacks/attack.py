@@ -15,7 +15,7 @@ from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
 from repulse.errors import RepulseError
-from repulse.models.mode import evaluation_mode
+from repulse.mode import evaluation_mode
 
 
 @dataclass(frozen=True, eq=False)

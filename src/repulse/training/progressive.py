@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from repulse.errors import RepulseError
+from repulse.mode import evaluation_mode
 from repulse.models import PrototypeClassifier
-from repulse.models.mode import evaluation_mode
 from repulse.settings import ProgressiveSettings
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from repulse.attacks import Norm, Threat
 from repulse.errors import RepulseError
+from repulse.mode import evaluation_mode
 from repulse.models import PrototypeClassifier
-from repulse.models.mode import evaluation_mode
 from repulse.registry import Registry
 from repulse.training.losses import PerExample
 

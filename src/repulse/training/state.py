@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from repulse.errors import RepulseError
-from repulse.models.mode import evaluation_mode
+from repulse.mode import evaluation_mode
 from repulse.training.optimise import WeightAverage
 
 

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from repulse.attacks.attack import attackable
-from repulse.models.mode import evaluation_mode
+from repulse.mode import evaluation_mode
 
 
 def frozen_norm() -> nn.Sequential:
