@@ -4,7 +4,7 @@
     python benchmarks/certified.py cifar10-jpeg75 --data FOLDER
 
 L2: one 1-Lipschitz network, the same images, epochs and optimiser for every head and loss. Each has five settings; the
-best on validation images at 36/255, after a short training with a seed of its own, is trained with `--seeds` and
+best on validation images at 36/255, after as long a training with a seed of its own, is trained with `--seeds` and
 certified on test images.
 L-inf: an L-inf-distance network. Certificates are attacked at their own radius on `--attacked` images, and the script
 fails if one breaks. What was measured goes to `results/certified/NAME.json` and `NAME.md`.
@@ -199,8 +199,8 @@ def main() -> None:
     parser.add_argument("--train-images", type=int, default=0, help="0 for all of them")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--linf-epochs", type=int, default=10)
-    parser.add_argument("--choosing-images", type=int, default=10_000, help="training images of the runs that choose")
-    parser.add_argument("--choosing-epochs", type=int, default=4)
+    parser.add_argument("--choosing-images", type=int, default=0, help="of the runs that choose; 0 for all of them")
+    parser.add_argument("--choosing-epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=10_000, help="test images to certify")
     parser.add_argument(
