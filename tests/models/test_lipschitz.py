@@ -67,6 +67,24 @@ def test_a_shift_moves_an_eighth_of_the_channels_each_way():
     assert torch.equal(Shift()(x), expected)
 
 
+@pytest.mark.parametrize("part", [HalfAbs, Shift])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_fast_ways_of_training_compute_the_same(part, layout):
+    torch.manual_seed(0)
+    found = []
+    x, weight = torch.randn(3, 17, 5, 4), torch.randn(3, 17, 5, 4)
+    for mode in (True, False):
+        images = x.to(memory_format=layout, copy=True).requires_grad_()
+        y = part().train(mode)(images)
+        (y * weight).sum().backward()
+        found.append((y.detach(), images.grad))
+    for fast, plain in zip(*found, strict=True):
+        assert torch.equal(fast, plain)
+    small = torch.randn(1, 8, 2, 3, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(part().train(), small)
+    assert torch.autograd.gradgradcheck(part().train(), small)
+
+
 def test_half_abs_between_rotations_is_maxmin():
     x = torch.randn(5, 6)
     root = 0.5**0.5
