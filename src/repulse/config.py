@@ -68,6 +68,7 @@ class ModelSettings(Settings):
     )
     width: float = Field(1.0, gt=0, description="Factor on the number of channels.")
     mirror: bool = Field(False, description="Average the embeddings of image and mirror image (not in training).")
+    shift: int = Field(0, ge=0, description="Average with images moved so many pixels (not in training).")
     readout: str = Field("cosine", description="linear, dot, cosine, l2, linf or code.")
     temperature: float = Field(0.1, gt=0, description="Divides the readout to give the logits.")
     standardise: bool = Field(

@@ -197,6 +197,7 @@ def build_model(config: RunConfig, prototypes: Prototypes, classes: Classes) -> 
         mean=classes.mean,
         std=classes.std if config.model.standardise else (1.0,),
         mirror=config.model.mirror,
+        shift=config.model.shift,
         learn_prototypes=config.model.learn_prototypes,
     )
 

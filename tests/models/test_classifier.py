@@ -20,6 +20,21 @@ def test_logits_are_the_readout_of_the_embedding_over_the_temperature():
     torch.testing.assert_close(model(x), 2 * embedding[:, :4])
 
 
+def test_outside_training_embeddings_of_mirrored_and_moved_images_are_averaged():
+    torch.manual_seed(0)
+    options = {"mean": (0.25,), "mirror": True, "shift": 1}
+    model = PrototypeClassifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Tanh()), torch.eye(4), **options)
+    x = torch.rand(5, 1, 3, 4)
+    torch.testing.assert_close(model.embed(x), model.backbone(x - 0.25))
+    expected = torch.zeros(5, 4)
+    for image in (x, x.flip(-1)):
+        up, down = torch.full_like(x, 0.25), torch.full_like(x, 0.25)
+        up[..., :-1, :-1], down[..., 1:, 1:] = image[..., 1:, 1:], image[..., :-1, :-1]
+        for view, weight in ((image, 1 / 4), (up, 1 / 8), (down, 1 / 8)):
+            expected += weight * model.backbone(view - 0.25)
+    torch.testing.assert_close(model.eval().embed(x), expected)
+
+
 def test_prototypes_are_kept_and_not_trained():
     model = PrototypeClassifier(flat(6), torch.eye(4, 6))
     model(torch.rand(3, 1, 4, 4))
@@ -37,6 +52,7 @@ def test_a_backbone_of_another_dimension_is_refused():
     ("options", "message"),
     [
         ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
+        ({"shift": -1}, "shift must not be negative, got -1"),
         ({"std": (0.2, 0.0, 0.2)}, r"std must be positive in every channel, got \[0.2, 0.0, 0.2\]"),
     ],
 )

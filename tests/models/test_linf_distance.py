@@ -116,13 +116,13 @@ def test_a_sound_network_has_constant_one_in_pixels():
 
 
 def test_normalisation_counts_by_its_smallest_deviation():
-    made = classifier(net(channels=3), mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.5), mirror=True)
+    made = classifier(net(channels=3), mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.5), mirror=True, shift=1)
     assert linf_bound(made, (3, 9, 9)).constant == pytest.approx(5, rel=1e-6)
 
 
-@pytest.mark.parametrize("mirror", [False, True])
-def test_rounding_is_within_its_bound_and_the_bound_is_tight_enough_to_use(mirror):
-    made = classifier(net(width=40, grid=9), mean=(0.3,), std=(0.25,), mirror=mirror)
+@pytest.mark.parametrize(("mirror", "shift"), [(False, 0), (True, 0), (True, 2)])
+def test_rounding_is_within_its_bound_and_the_bound_is_tight_enough_to_use(mirror, shift):
+    made = classifier(net(width=40, grid=9), mean=(0.3,), std=(0.25,), mirror=mirror, shift=shift)
     x = torch.rand(200, *SHAPE)
     with torch.inference_mode():
         single = made.embed(x)

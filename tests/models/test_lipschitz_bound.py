@@ -124,10 +124,10 @@ def test_slopes_above_one_count():
     assert bound(nn.ReLU(), (3,)).upper == 1.0
 
 
-def classifier(std=(1.0,), mirror=False):
+def classifier(std=(1.0,), mirror=False, shift=0):
     torch.manual_seed(0)
     backbone = LipschitzCNN(1, 10, width=8, depth=1)
-    return PrototypeClassifier(backbone, torch.eye(10), "l2", mean=(0.3,), std=std, mirror=mirror).eval()
+    return PrototypeClassifier(backbone, torch.eye(10), "l2", mean=(0.3,), std=std, mirror=mirror, shift=shift).eval()
 
 
 def test_a_network_of_orthogonal_layers_is_1_lipschitz():
@@ -139,7 +139,7 @@ def test_a_network_of_orthogonal_layers_is_1_lipschitz():
 
 
 def test_the_constant_is_the_product_and_the_deviations_divide_it():
-    found = lipschitz_bound(classifier(std=(0.25,), mirror=True), (1, 8, 8))
+    found = lipschitz_bound(classifier(std=(0.25,), mirror=True, shift=1), (1, 8, 8))
     assert found.constant == pytest.approx(4, rel=1e-5)
     layers = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     found = lipschitz_bound(layers, (1, 2, 2))

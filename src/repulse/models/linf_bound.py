@@ -47,8 +47,9 @@ def linf_bound(model: nn.Module, image_shape: tuple[int, ...]) -> LinfBound:
 
     Every layer must be of a kind that is known to be 1-Lipschitz: `LinfDistance` with `p = inf`, `MeanShift`,
     `AdaptiveAvgPool2d`, `Flatten`, `Identity`, in a `Sequential` or `LinfDistanceNet`; normalisation adds a factor of
-    one over the smallest deviation, and the average with the mirror image none. Kinds are not trusted: each layer is
-    also run, in float64 and as it is, on pairs of inputs that a layer of its kind stretches by its bound or nearly so.
+    one over the smallest deviation, and averages with the mirror image and with moved images none. Kinds are not
+    trusted: each layer is also run, in float64 and as it is, on pairs of inputs that a layer of its kind stretches by
+    its bound or nearly so.
 
     Rounding: a layer that is 1-Lipschitz passes the error of its inputs on and adds that of its own few operations,
     each at most an epsilon of the numeric type (twice the unit roundoff) of the largest number it can make from images
@@ -63,10 +64,10 @@ def linf_bound(model: nn.Module, image_shape: tuple[int, ...]) -> LinfBound:
             `forward` than its class, or stretches distances by more than its kind can; the module is named.
     """
     epsilon = max(torch.finfo(tensor.dtype).eps for tensor in _floating(model))
-    backbone, constant, magnitude, mirror, layers = model, 1.0, 1.0, False, []
+    backbone, constant, magnitude, averages, layers = model, 1.0, 1.0, 0, []
     if isinstance(model, PrototypeClassifier):
         _as_its_class(model, "model", PrototypeClassifier)
-        backbone, mirror = model.backbone, model.mirror
+        backbone, averages = model.backbone, bool(model.mirror) + 2 * bool(model.shift)
         mean, std = model.mean.double(), model.std.double()
         constant = float((1 / std).amax())
         magnitude = float((torch.maximum(mean, 1 - mean) / std).amax())
@@ -82,8 +83,8 @@ def linf_bound(model: nn.Module, image_shape: tuple[int, ...]) -> LinfBound:
             )
         layers.append(LayerBound(name, type(layer).__name__, 1.0, lower))
         now = _KINDS[type(layer)](layer, now, epsilon)
-    # The average with the mirror image is a sum and an exact halving.
-    rounding = now.error + (2 * epsilon * now.magnitude if mirror else 0.0)
+    # An average is a sum and an exact halving: one with the mirror image, two with moved images.
+    rounding = now.error + 2 * epsilon * now.magnitude * averages
     return LinfBound(tuple(layers), constant, rounding)
 
 

@@ -89,8 +89,8 @@ def lipschitz_bound(model: nn.Module, image_shape: Shape) -> LipschitzBound:
 
     Args:
         model: a `PrototypeClassifier` (from images in [0, 1] to embeddings: division by the deviations is a layer, and
-            mirroring costs nothing, for a mean of two maps stretches no more than they do), or a backbone. It must be a
-            chain: `nn.Sequential` of layers with a known bound.
+            mirroring and shifting cost nothing, for a mean of maps stretches no more than they do), or a backbone. It
+            must be a chain: `nn.Sequential` of layers with a known bound.
         image_shape: (C, H, W).
 
     Raises:
