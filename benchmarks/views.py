@@ -26,10 +26,10 @@ def measure(run: Path, data: str) -> dict[str, float]:
     """Share of the test images that the run's model gets right, by the views that it averages."""
     model, config, _ = load_run(run)
     test = load_splits(merge(config, {"data": {"source": data}}, "views")).test
-    found = {}
+    fabric, found = make_fabric(config.fit), {}
     for views, (mirror, shift) in VIEWS.items():
         model.mirror, model.shift = mirror, shift
-        found[views] = natural_accuracy(model, test, fabric=make_fabric(config.fit))
+        found[views] = natural_accuracy(model, test, fabric=fabric)
     print(run, found, flush=True)
     return found
 
