@@ -31,14 +31,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repulse.attacks import Member, Square, Threat, ensemble
-from repulse.config import merge, read_config
+from repulse.common.allocator import keep_memory
+from repulse.common.environment import environment
+from repulse.common.files import load_tensors, save_tensors, write_atomically
+from repulse.config.run import merge, read_config
 from repulse.data import load_data, subset
 from repulse.data.load import data_kept
-from repulse.environment import environment
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal
-from repulse.files import load_tensors, save_tensors, write_atomically
-from repulse.memory import keep_memory
 from repulse.runs import load_run, load_splits
 
 # Which package each tool needs; ours needs none.

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 
 from repulse import CertificationSettings, certify
+from repulse.certification.record import CertificateRecord
 from repulse.certifying import certify_run
-from repulse.config import RunConfig, merge
+from repulse.common.allocator import keep_memory
+from repulse.common.environment import environment
+from repulse.common.files import write_atomically
+from repulse.config.presets import preset
+from repulse.config.run import RunConfig, merge
 from repulse.data.load import data_kept
-from repulse.environment import environment
-from repulse.evaluation.certificate_record import CertificateRecord
-from repulse.files import write_atomically
-from repulse.memory import keep_memory
-from repulse.presets import preset
 from repulse.reproduce.figures import spread
 from repulse.runs import load_run, load_splits, train_run
 

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from repulse.config import RunConfig, merge
-from repulse.files import write_atomically
+from repulse.common.files import write_atomically
+from repulse.config.presets import preset
+from repulse.config.run import RunConfig, merge
+from repulse.config.settings import EvaluationSettings
 from repulse.measuring import evaluate_run
-from repulse.presets import preset
 from repulse.report import markdown_table, write_report
 from repulse.runs import train_run
-from repulse.settings import EvaluationSettings
 
 METHODS = ("softmax", "paper", "simplex-cosine", "simplex", "fgsm-rs")
 

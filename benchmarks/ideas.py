@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import Any
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
-from repulse.config import merge
+from repulse.common.allocator import keep_memory
+from repulse.common.environment import environment
+from repulse.common.files import write_atomically
+from repulse.config.run import merge
+from repulse.config.settings import EvaluationSettings
 from repulse.data.load import data_kept
-from repulse.environment import environment
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal
-from repulse.files import write_atomically
 from repulse.measuring import evaluate_run, open_run
-from repulse.memory import keep_memory
 from repulse.reproduce.comparisons import cell
 from repulse.reproduce.figures import Spread, spread
 from repulse.runs import read_test_accuracy, train_run
-from repulse.settings import EvaluationSettings
 from repulse.training import read_metrics
 
 COMPARISONS = {"fashion-mnist": "fashion", "cifar10-jpeg75": "paper-cifar10"}

@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repulse.environment import environment
-from repulse.files import write_atomically
+from repulse.common.environment import environment
+from repulse.common.files import write_atomically
 from repulse.models.pairwise_distance import pairwise_distance
 
 Kernel = Callable[[Tensor, Tensor, float], Tensor]

@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from repulse.environment import environment
+from repulse.common.environment import environment
+from repulse.common.seeding import generator
 from repulse.prototypes import make_prototypes, measure
 from repulse.prototypes.bounds import angle_bound
 from repulse.prototypes.separation import smallest_angle
-from repulse.seeding import generator
 
 Result = dict[str, Any]
 

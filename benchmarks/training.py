@@ -29,14 +29,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from repulse.common.allocator import keep_memory
+from repulse.common.environment import environment
+from repulse.common.files import load_tensors, save_tensors, write_atomically
+from repulse.config.presets import preset
+from repulse.config.settings import FitSettings
 from repulse.data import Augment, ImageSet, ImageSource, batches, load_data, subset
-from repulse.environment import environment
-from repulse.files import load_tensors, save_tensors, write_atomically
-from repulse.memory import keep_memory
 from repulse.models import PrototypeClassifier, make_backbone
-from repulse.presets import preset
 from repulse.prototypes import make_prototypes
-from repulse.settings import FitSettings
 from repulse.training import EpochMetrics, fit, make_fabric, make_loss
 from repulse.training.state import TrainingState
 

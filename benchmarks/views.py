@@ -11,10 +11,10 @@ import argparse
 import json
 from pathlib import Path
 
-from repulse.config import merge
+from repulse.common.environment import environment
+from repulse.common.files import write_atomically
+from repulse.config.run import merge
 from repulse.data.load import data_kept
-from repulse.environment import environment
-from repulse.files import write_atomically
 from repulse.runs import load_run, load_splits
 from repulse.training import make_fabric, natural_accuracy
 

@@ -5,31 +5,31 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.version import __version__
 
 if TYPE_CHECKING:
     from repulse.attacks import PGD, Threat
+    from repulse.certification.certify import certify
     from repulse.certifying import certify_run
+    from repulse.config.settings import CertificationSettings, EvaluationSettings
     from repulse.data import load_data
     from repulse.evaluation import evaluate
-    from repulse.evaluation.certify import certify
     from repulse.measuring import evaluate_run
     from repulse.models import PrototypeClassifier
     from repulse.prototypes import Prototypes, make_prototypes, measure
     from repulse.report import write_report
     from repulse.runs import load_run, train_run
-    from repulse.settings import CertificationSettings, EvaluationSettings
 
 # PyTorch takes seconds to import, so each name is fetched when it is first asked for.
 _HOMES = {
-    "CertificationSettings": "repulse.settings",
-    "EvaluationSettings": "repulse.settings",
+    "CertificationSettings": "repulse.config.settings",
+    "EvaluationSettings": "repulse.config.settings",
     "PGD": "repulse.attacks",
     "PrototypeClassifier": "repulse.models",
     "Prototypes": "repulse.prototypes",
     "Threat": "repulse.attacks",
-    "certify": "repulse.evaluation.certify",
+    "certify": "repulse.certification.certify",
     "certify_run": "repulse.certifying",
     "evaluate": "repulse.evaluation",
     "evaluate_run": "repulse.measuring",

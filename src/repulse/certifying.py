@@ -6,15 +6,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from repulse.errors import RepulseError
+from repulse.certification.certify import Certification, begin, carry_out
+from repulse.certification.proofs import Proof
+from repulse.certification.smoothing import Smoothing
+from repulse.common.errors import RepulseError
+from repulse.config.settings import CertificationSettings
 from repulse.evaluation.bench import Progress, device_of
-from repulse.evaluation.certify import Certification, begin, carry_out
-from repulse.evaluation.misuse import check_use
-from repulse.evaluation.proofs import Proof
-from repulse.evaluation.smoothing import Smoothing
+from repulse.evaluation.checks.usage import check_use
 from repulse.measuring import Foreign, Opened, open_foreign, open_run
 from repulse.runs import Checkpoint
-from repulse.settings import CertificationSettings
 from repulse.training.make import make_recipe
 from repulse.training.recipes import GaussianNoise
 
@@ -70,7 +70,7 @@ def certify_foreign(
 
     Method `auto` smooths a model that was not built to prove anything; a `PrototypeClassifier` with a backbone of known
     constants is certified as such. The model must be used as it was meant to be: what would be a serious failure of an
-    evaluation (`repulse.evaluation.misuse.check_use`) is an error here, for a certificate has no verdict to say so.
+    evaluation (see `repulse.evaluation.checks.usage`) is an error here, for a certificate has no verdict to say so.
 
     Args:
         foreign: the model and its images; a subset of them is drawn from the settings' seed.

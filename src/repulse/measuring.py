@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repulse.config import RunConfig, merge
+from repulse.common.errors import RepulseError
+from repulse.common.units import in_255ths
+from repulse.config.run import RunConfig, merge
 from repulse.data import ImageSource, load_data, subset
-from repulse.errors import RepulseError
 from repulse.evaluation import About, Evaluation, EvaluationSettings, evaluate
 from repulse.evaluation.bench import Progress
-from repulse.foreign import load_foreign
 from repulse.models import PrototypeClassifier
+from repulse.models.foreign.load import load_foreign
 from repulse.runs import Checkpoint, load_run, load_splits
 from repulse.training import make_loss
-from repulse.units import in_255ths
 
 
 def evaluate_run(
@@ -74,7 +74,7 @@ class Foreign:
     """A model that was not trained here, and the images that it is to be measured on.
 
     Args:
-        spec: the model, see `repulse.foreign.load_foreign`.
+        spec: the model, see `repulse.models.foreign.load.load_foreign`.
         source: the images, as `repulse.data.load_data` reads them.
         weights: file of weights; None: the model has its own.
         data: further arguments of `load_data`.

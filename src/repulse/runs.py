@@ -25,16 +25,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from repulse.config import CONFIG_FILE, RunConfig, read_config, to_yaml
-from repulse.console import Output, TrainingDisplay
+from repulse.common.environment import environment
+from repulse.common.errors import RepulseError
+from repulse.common.files import load_tensors, save_tensors, write_atomically
+from repulse.common.seeding import derive_seed, generator
+from repulse.config.run import CONFIG_FILE, RunConfig, read_config, to_yaml
 from repulse.data import Augment, DataSplits, ImageSource, load_data
-from repulse.environment import environment
-from repulse.errors import RepulseError
-from repulse.files import load_tensors, save_tensors, write_atomically
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.prototypes import Prototypes, make_prototypes
-from repulse.seeding import derive_seed, generator
 from repulse.training import EpochMetrics, fit, make_fabric, make_loss, make_recipe, natural_accuracy
+from repulse.training.console import Output, TrainingDisplay
 from repulse.training.metrics import METRICS_FILE, metrics_csv, read_metrics
 from repulse.training.state import TrainingState
 

@@ -11,7 +11,7 @@ from torch import nn
 from repulse.attacks import APGD, OBJECTIVES, HopSkipJump, RandomSearch, Threat, Transfer
 from repulse.attacks.attack import Attack
 from repulse.attacks.noise import Noise
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 
 class Staircase(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 
 from repulse.attacks import APGD, FAB, OBJECTIVES, PGD, Ensemble, Member, Square, TargetedAPGD, Threat, ensemble
 from repulse.attacks.folding import folded
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.models import PrototypeClassifier
 from repulse.prototypes import make_prototypes
 

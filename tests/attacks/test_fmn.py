@@ -7,7 +7,7 @@ from torch import nn
 
 from repulse.attacks import APGD, FMN, OBJECTIVES, Threat
 from repulse.attacks.noise import Noise
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 
 def smallest(model, x, y, norm, attack=None, **pixels):

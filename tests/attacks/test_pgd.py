@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat, fgsm, through_embedding
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 
 class Linear(nn.Module):

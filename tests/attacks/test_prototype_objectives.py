@@ -8,7 +8,7 @@ from known import images, linear, radius
 from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat, nearest_wrong, rescaled_cross_entropy
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.models import PrototypeClassifier
 
 METRICS = ("cosine", "l2", "linf", "dot")

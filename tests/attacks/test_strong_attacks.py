@@ -9,7 +9,7 @@ from repulse.attacks import APGD, FAB, OBJECTIVES, Square, TargetedAPGD, Threat
 from repulse.attacks.fab import to_hyperplane
 from repulse.attacks.square import _bump, _share_at
 from repulse.attacks.targets import dlr_targeted, margin_targeted, nearest_wrong_classes
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 EXACT = {
     "apgd-margin": APGD(OBJECTIVES["margin"], steps=30),

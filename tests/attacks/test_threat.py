@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from repulse.attacks import Threat
 from repulse.attacks.noise import Noise
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 NORMS = st.sampled_from(["linf", "l2"])
 EPS = st.floats(0, 3)

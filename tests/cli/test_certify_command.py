@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from repulse.certification import proofs
+from repulse.certification.record import load_certificate
 from repulse.cli import main
-from repulse.evaluation import proofs
-from repulse.evaluation.certificate_record import load_certificate
 
 QUICK = ["--images", "10", "--progress", "quiet", "--radii", "0,0.02,36/255"]
 
@@ -25,7 +25,7 @@ def light(monkeypatch):
     from repulse.attacks import APGD, OBJECTIVES, Ensemble, Member
 
     apgd = Ensemble((Member("apgd", "APGD, margin", APGD(OBJECTIVES["margin"], steps=5)),))
-    monkeypatch.setattr("repulse.evaluation.certify._ensemble", lambda *_, **__: apgd)
+    monkeypatch.setattr("repulse.certification.certify._ensemble", lambda *_, **__: apgd)
 
 
 def test_auto_says_what_it_took_and_keeps_the_record_in_the_run(run, light, capsys):
@@ -87,7 +87,7 @@ def test_mistakes_are_one_line(run, capsys, flags, message):
 
 
 def test_the_preset_for_smoothing_trains_with_the_noise_that_certify_then_takes():
-    from repulse.presets import preset
+    from repulse.config.presets import preset
 
     config = preset("smoothed")
     assert (config.recipe.name, config.recipe.sigma, config.prototypes.method) == ("noise", 0.25, "simplex")

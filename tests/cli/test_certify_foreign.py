@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from scipy import stats
 
 from repulse.attacks import APGD, OBJECTIVES, Ensemble, Member
+from repulse.certification import proofs
+from repulse.certification.record import load_certificate
 from repulse.cli import main
 from repulse.data import load_data
-from repulse.evaluation import proofs
-from repulse.evaluation.certificate_record import load_certificate
 
 # What is called `plane` knows two classes of ten, divided by one plane: smoothed or not, radii are distances to it.
 CODE = """
@@ -101,7 +101,7 @@ def outside(tmp_path, monkeypatch, digits):
 @pytest.fixture
 def light(monkeypatch):
     apgd = Ensemble((Member("apgd", "APGD, margin", APGD(OBJECTIVES["margin"], steps=5)),))
-    monkeypatch.setattr("repulse.evaluation.certify._ensemble", lambda *_, **__: apgd)
+    monkeypatch.setattr("repulse.certification.certify._ensemble", lambda *_, **__: apgd)
 
 
 def measured(outcomes, images):

@@ -124,9 +124,9 @@ def test_layers_lie_over_each_other(tmp_path):
 
 
 def test_every_field_has_a_description():
-    from repulse import cli, options
+    from repulse.cli import app, options
 
-    commands = [each for name, each in vars(cli).items() if name.endswith("Command") and name != "SettingsCommand"]
+    commands = [each for name, each in vars(app).items() if name.endswith("Command") and name != "SettingsCommand"]
     assert len(commands) >= len(COMMANDS)
     for settings in commands:
         for dotted, field in options.flatten(settings):
@@ -146,5 +146,5 @@ def test_importing_the_package_does_not_import_torch():
     import subprocess
     import sys
 
-    code = "import sys, repulse, repulse.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, repulse, repulse.cli.app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

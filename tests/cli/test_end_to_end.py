@@ -27,7 +27,7 @@ def error(capsys, *argv):
 
 
 def test_training_is_robust_training_unless_something_else_is_asked_for(run):
-    from repulse.config import read_config
+    from repulse.config.run import read_config
     from repulse.training import make_recipe
     from repulse.training.single_step import NFGSM
 

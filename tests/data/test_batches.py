@@ -3,8 +3,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repulse.common.errors import RepulseError
 from repulse.data import Augment, ImageSet, batches, steps_per_epoch
-from repulse.errors import RepulseError
 
 
 def images(count=50, size=6, channels=2):

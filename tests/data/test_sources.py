@@ -10,10 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from repulse.common.errors import RepulseError
 from repulse.data import ImageSet, StreamedImages, batches, load_data, subset
 from repulse.data.decode import Format, decode, native_format
 from repulse.data.images import balanced_indices, stratified_indices
-from repulse.errors import RepulseError
 
 
 @pytest.fixture(autouse=True)

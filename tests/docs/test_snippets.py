@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repulse.cli import cli
+from repulse.cli.app import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

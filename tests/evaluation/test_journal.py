@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.evaluation import load_evaluation
 from repulse.evaluation.journal import Journal
 

@@ -10,8 +10,8 @@ from torch import nn
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.attacks.passes import Passes
 from repulse.evaluation.bench import Bench, Outcome
-from repulse.evaluation.evidence import Evidence
-from repulse.evaluation.masking import CHECKS, examine
+from repulse.evaluation.checks.masking import CHECKS, examine
+from repulse.evaluation.checks.probes import Evidence
 
 SEEDS = (0, 1, 2)
 

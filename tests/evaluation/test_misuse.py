@@ -7,9 +7,9 @@ import torch
 import zoo
 from torch import nn
 
-from repulse.errors import RepulseError
-from repulse.evaluation.misuse import check_use
-from repulse.foreign import Normalised, load_foreign
+from repulse.common.errors import RepulseError
+from repulse.evaluation.checks.usage import check_use
+from repulse.models.foreign.load import Normalised, load_foreign
 
 NAMES = [
     "class-count",

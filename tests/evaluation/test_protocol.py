@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from repulse.attacks import Threat
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.evaluation import About, EvaluationSettings, evaluate, load_evaluation
 from repulse.evaluation.expectation import is_random
 from repulse.models import PrototypeClassifier

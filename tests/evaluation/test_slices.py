@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from repulse.attacks import Threat
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.slices import loss_slices
 

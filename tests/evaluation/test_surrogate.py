@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from repulse.attacks import RandomSearch, Threat, Transfer
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.evaluation.surrogate import train_surrogate
 
 THREAT = Threat("linf", 0.1)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.evaluation.record import CheckRecord
 from repulse.evaluation.verdict import judge
 

@@ -12,7 +12,7 @@ from repulse.attacks.attack import Attack, Perturbed
 from repulse.attacks.passes import Passes
 from repulse.data.digits import digits
 from repulse.evaluation.bench import Bench
-from repulse.evaluation.masking import examine
+from repulse.evaluation.checks.masking import examine
 from repulse.evaluation.verdict import judge
 from repulse.models import PrototypeClassifier
 from repulse.prototypes import make_prototypes

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.evaluation import EvaluationSettings, evaluate
-from repulse.foreign import FORMS, Bounded, Normalised, load_foreign
+from repulse.models.foreign.load import FORMS, Bounded, Normalised, load_foreign
 
 CLASSES = 3
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.models import BACKBONES, PrototypeClassifier, make_backbone
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from repulse.errors import RepulseError
+from repulse.certification.linf_bound import linf_bound
+from repulse.common.errors import RepulseError
 from repulse.models import PrototypeClassifier, make_backbone
-from repulse.models.linf_bound import linf_bound
 from repulse.models.linf_distance import LinfDistance, LinfDistanceNet, MeanShift, p_at
 
 SHAPE = (1, 9, 9)

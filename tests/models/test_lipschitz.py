@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.models import make_backbone
 from repulse.models.lipschitz import (
     HalfAbs,

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.models import READOUTS
 
 

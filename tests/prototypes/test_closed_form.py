@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.prototypes.closed_form import max_mahalanobis, one_hot, orthoplex, polygon, random, simplex
 
 

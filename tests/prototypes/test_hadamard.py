@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.prototypes.hadamard import hadamard, hadamard_matrix, is_constructible
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.seeding import generator
 from repulse.prototypes import hyperspherical, make_prototypes
 from repulse.prototypes.bounds import angle_bound
 from repulse.prototypes.hyperspherical import cosine_crowding, crowding
 from repulse.prototypes.separation import smallest_angle
-from repulse.seeding import generator
 
 
 def by_sgd(n: int, d: int, seed: int, steps: int, *, fresh: bool = False) -> torch.Tensor:

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.prototypes.kerdock import kerdock, kerdock_dimension, kerdock_signs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.prototypes import METHODS, make_prototypes, measure
 from repulse.prototypes.bounds import angle_bound
 from repulse.prototypes.separation import smallest_angle

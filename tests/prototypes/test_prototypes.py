@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from repulse.errors import RepulseError
-from repulse.files import save_tensors
+from repulse.common.errors import RepulseError
+from repulse.common.files import save_tensors
 from repulse.prototypes import Prototypes, make_prototypes
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from repulse.common.seeding import generator
 from repulse.prototypes import make_prototypes, repulsion_linf
 from repulse.prototypes.repulsion_linf import linf_repulsion
-from repulse.seeding import generator
 
 
 def plain_objective(points: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.prototypes import make_prototypes, repulsion_sphere
 from repulse.prototypes.bounds import angle_bound
 from repulse.prototypes.closed_form import random

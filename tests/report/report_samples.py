@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from repulse.common.files import load_tensors
+from repulse.common.seeding import generator
 from repulse.evaluation.record import (
     OUTCOMES_FILE,
     AttackRecord,
@@ -20,8 +22,6 @@ from repulse.evaluation.record import (
     VerdictRecord,
     save_evaluation,
 )
-from repulse.files import load_tensors
-from repulse.seeding import generator
 
 NASTY = ("<script>alert(1)</script>", "tée \"x\" & 'y'", "$\\alpha$ 日本\x07", "a very long name " * 8)
 # Share of images that each attack leaves, of those classified right.

@@ -7,8 +7,7 @@ import pytest
 import torch
 from report_samples import NASTY, judged, sample, sample_run
 
-from repulse.errors import RepulseError
-from repulse.evaluation.certificate_record import (
+from repulse.certification.record import (
     CertificateRecord,
     CertifiedPoint,
     LayerRecord,
@@ -18,6 +17,8 @@ from repulse.evaluation.certificate_record import (
     certified_accuracy,
     save_certificate,
 )
+from repulse.common.errors import RepulseError
+from repulse.common.seeding import generator
 from repulse.evaluation.record import DataRecord, ModelRecord
 from repulse.report import certificate_summary, write_report
 from repulse.report.certificates import certified_curve
@@ -26,7 +27,6 @@ from repulse.report.collect import collect
 from repulse.report.group import grouped
 from repulse.report.markdown import report_as_markdown
 from repulse.report.tables import comparison
-from repulse.seeding import generator
 
 RADII = (0.0, 2 / 255, 8 / 255, 0.1)
 

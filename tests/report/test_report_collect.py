@@ -1,7 +1,7 @@
 import pytest
 from report_samples import sample, sample_run
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.report.collect import collect
 from repulse.report.group import grouped
 

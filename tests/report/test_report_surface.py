@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from report_samples import judged, sample
 
 from repulse.attacks import Threat
+from repulse.common.files import load_tensors, save_tensors
 from repulse.evaluation.record import OUTCOMES_FILE
-from repulse.files import load_tensors, save_tensors
 from repulse.report.collect import collect
 from repulse.report.curves import curve_of_many, curve_of_one
 from repulse.report.group import grouped

@@ -6,9 +6,9 @@ import torch
 from report_samples import CHECKS, JUDGED, judged, outcomes, sample, sample_run
 from test_report_write import markdown_rows, plainly, report, shown
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.files import load_tensors, save_tensors
 from repulse.evaluation.record import OUTCOMES_FILE, VerdictRecord
-from repulse.files import load_tensors, save_tensors
 from repulse.report import markdown_table, write_report
 
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from report_samples import LEAVES, NASTY, sample, sample_run
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.evaluation.record import Record
 from repulse.report import markdown_table, write_report
 

@@ -2,9 +2,9 @@
 
 import json
 
-from repulse.config import to_yaml
+from repulse.common.files import write_atomically
+from repulse.config.run import to_yaml
 from repulse.evaluation.record import AttackRecord, CurvePoint, DataRecord, ModelRecord, Record, VerdictRecord
-from repulse.files import write_atomically
 from repulse.reproduce.grid import write_json
 
 GREY = 1 / 255

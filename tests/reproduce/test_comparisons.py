@@ -1,10 +1,10 @@
 import pytest
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.config.settings import PAPER_GRID
 from repulse.reproduce.comparisons import COMPARISONS, cell, comparison, measurement
 from repulse.reproduce.grid import make_grid
 from repulse.reproduce.methods import METHODS
-from repulse.settings import PAPER_GRID
 
 
 def changed(config):

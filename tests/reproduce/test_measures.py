@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from repulse.attacks import Threat
-from repulse.config import merge
+from repulse.common.seeding import generator
+from repulse.config.run import merge
 from repulse.data.digits import digits
 from repulse.prototypes import make_prototypes
 from repulse.reproduce.comparisons import cell
@@ -15,7 +16,6 @@ from repulse.reproduce.costs import Counter, count_passes
 from repulse.reproduce.separation import learned_separation, smallest_angle
 from repulse.reproduce.transfer import craft, right
 from repulse.runs import Classes, build_model
-from repulse.seeding import generator
 
 
 def model_of(config):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from fake_cells import content, fake
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.reproduce import reading, tables
 from repulse.reproduce.claims import claims
 from repulse.reproduce.figures import gather, spread

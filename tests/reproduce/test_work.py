@@ -11,7 +11,7 @@ import pytest
 from fake_cells import content, fake
 
 from repulse.cli import main
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.reproduce import comparisons, run, together, work
 from repulse.reproduce.command import reproduce
 from repulse.reproduce.grid import make_grid, write_json

@@ -69,7 +69,7 @@ def test_the_model_comes_back_as_it_was(whole):
 
 
 def test_best_is_the_epoch_of_best_validation_accuracy(whole):
-    from repulse.files import load_tensors
+    from repulse.common.files import load_tensors
 
     best = max(read_metrics(whole), key=lambda row: row.validation_accuracy)
     assert load_tensors(whole / "checkpoints" / "best.safetensors")[1]["epoch"] == str(best.epoch)

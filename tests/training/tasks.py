@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from repulse.config import merge
+from repulse.config.run import merge
+from repulse.config.settings import FitSettings
 from repulse.data import ImageSet
 from repulse.models import PrototypeClassifier, make_backbone
-from repulse.settings import FitSettings
 from repulse.training import LOSSES, fit, make_fabric, make_loss
 
 CROSS_ENTROPY = LOSSES["cross-entropy"].per_example

@@ -2,8 +2,8 @@ import pytest
 import torch
 from tasks import CROSS_ENTROPY, Witness, data, grey, linear, train
 
-from repulse.errors import RepulseError
-from repulse.settings import RecipeSettings
+from repulse.common.errors import RepulseError
+from repulse.config.settings import RecipeSettings
 from repulse.training import Task, make_recipe
 from repulse.training.delayed import Delayed
 from repulse.training.recipes import FGSMRS, Standard

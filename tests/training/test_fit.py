@@ -5,11 +5,11 @@ import torch
 from tasks import Witness
 from torch import nn
 
-from repulse.config import RunConfig, merge
+from repulse.common.errors import RepulseError
+from repulse.config.run import RunConfig, merge
+from repulse.config.settings import FitSettings
 from repulse.data import Augment, ImageSet
-from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
-from repulse.settings import FitSettings
 from repulse.training import fit, make_fabric, make_loss
 
 
@@ -140,14 +140,14 @@ def test_the_backbone_is_given_training_images_to_start_from():
 
 
 def test_presets_are_whole_configurations():
-    from repulse.presets import PRESETS, preset
+    from repulse.config.presets import PRESETS, preset
 
     assert all(isinstance(preset(name), RunConfig) for name in PRESETS)
 
 
 def test_the_presets_of_rivals_are_their_papers():
     """Prototypes, readout, loss and learning rate of each; learned where they are."""
-    from repulse.presets import preset
+    from repulse.config.presets import preset
 
     rivals = {
         "hpn": ("hyperspherical", "cosine", "cosine-squared", 0.01, False),
@@ -167,7 +167,7 @@ def test_the_presets_of_rivals_are_their_papers():
 
 
 def test_the_papers_preset_is_the_papers():
-    from repulse.presets import preset
+    from repulse.config.presets import preset
 
     config = preset("paper-cifar10")
     assert (config.model.backbone, config.model.readout, config.loss.name) == ("resnet18", "dot", "linf")

@@ -5,9 +5,9 @@ import torch
 from tasks import CROSS_ENTROPY, Witness, data, grey, linear, outwards, train
 
 from repulse.attacks import Threat
-from repulse.errors import RepulseError
-from repulse.presets import preset
-from repulse.settings import FitSettings, RecipeSettings
+from repulse.common.errors import RepulseError
+from repulse.config.presets import preset
+from repulse.config.settings import FitSettings, RecipeSettings
 from repulse.training import Task, make_recipe
 from repulse.training.free import Free, WarmPerturbation
 from repulse.training.optimise import schedule_factor

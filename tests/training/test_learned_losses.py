@@ -9,8 +9,8 @@ from torch import nn
 
 from repulse import runs
 from repulse.attacks.folding import folded
-from repulse.config import RunConfig, merge
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.config.run import RunConfig, merge
 from repulse.evaluation import About, EvaluationSettings, evaluate
 from repulse.evaluation.protocol import model_record
 from repulse.models import PrototypeClassifier, make_backbone

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from repulse.common.errors import RepulseError
+from repulse.config.presets import preset
+from repulse.config.settings import FitSettings
 from repulse.data import ImageSet
-from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
 from repulse.models.linf_distance import LinfDistanceNet, p_at
 from repulse.models.pairwise_distance import pairwise_distance
-from repulse.presets import preset
-from repulse.settings import FitSettings
 from repulse.training import fit, make_fabric, make_loss
 from repulse.training.state import TrainingState
 

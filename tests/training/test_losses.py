@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.models import READOUTS
 from repulse.prototypes import make_prototypes
 from repulse.training import LOSSES, make_loss

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from repulse.settings import AveragingSettings, OptimiserSettings, ScheduleSettings
+from repulse.config.settings import AveragingSettings, OptimiserSettings, ScheduleSettings
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
 
 

@@ -4,8 +4,8 @@ import torch
 from tasks import Witness
 from torch import nn
 
+from repulse.common.errors import RepulseError
 from repulse.data import ImageSet
-from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
 from repulse.training.progressive import smaller
 

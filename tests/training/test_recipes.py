@@ -11,13 +11,13 @@ from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.cli import main
-from repulse.config import RunConfig, merge, read_config
+from repulse.common.errors import RepulseError
+from repulse.config.presets import preset
+from repulse.config.run import RunConfig, merge, read_config
+from repulse.config.settings import FitSettings, RecipeSettings
 from repulse.data import ImageSet, load_data
-from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier, make_backbone
-from repulse.presets import preset
 from repulse.runs import train_run
-from repulse.settings import FitSettings, RecipeSettings
 from repulse.training import LOSSES, RECIPES, Task, fit, make_fabric, make_loss, make_recipe
 from repulse.training.recipes import FGSMRS, TRADES, GaussianNoise, InputGradient, Jacobian, PGDTraining, Standard
 

@@ -3,8 +3,8 @@ import torch
 from tasks import CROSS_ENTROPY, grey, linear, losses, margins, network, outwards
 
 from repulse.attacks.objectives import margin
-from repulse.errors import RepulseError
-from repulse.settings import RecipeSettings
+from repulse.common.errors import RepulseError
+from repulse.config.settings import RecipeSettings
 from repulse.training import Task, make_recipe
 from repulse.training.local_linearity import Curvature, Slope
 from repulse.training.single_step import NFGSM, FastTRADES, MarginStep

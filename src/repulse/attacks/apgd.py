@@ -18,7 +18,7 @@ from repulse.attacks.objectives import Objective, uphill
 from repulse.attacks.passes import Passes
 from repulse.attacks.targets import TargetedObjective, dlr_targeted, nearest_wrong_classes
 from repulse.attacks.threat import Threat, column
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 # Noise is keyed by these, so that no two attacks start at the same points.
 _UNTARGETED, _TARGETED = 1000, 2000

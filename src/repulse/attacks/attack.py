@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
-from repulse.errors import RepulseError
-from repulse.mode import evaluation_mode
+from repulse.common.errors import RepulseError
+from repulse.common.evaluation_mode import evaluation_mode
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from repulse.attacks.attack import Attack, Perturbed, checked_logits
 from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Norm, Threat, column
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 _KEY = 40_000
 _STARTS_AT_ONCE = 50

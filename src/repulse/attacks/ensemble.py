@@ -21,8 +21,8 @@ from repulse.attacks.square import Square
 from repulse.attacks.targets import margin_targeted
 from repulse.attacks.threat import Threat
 from repulse.attacks.transfer import Transfer
-from repulse.errors import RepulseError
-from repulse.registry import Registry
+from repulse.common.errors import RepulseError
+from repulse.common.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from repulse.attacks.objectives import uphill
 from repulse.attacks.passes import Passes
 from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
 from repulse.attacks.threat import Threat, column
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 # Section 4 of the source: overshoot, most weight of the clean image, and how far to step back from a success.
 OVERSHOOT, MOST_WEIGHT, STEP_BACK = 1.05, 0.1, 0.9

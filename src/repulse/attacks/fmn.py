@@ -21,7 +21,7 @@ from repulse.attacks.passes import Passes
 from repulse.attacks.smallest import Smallest
 from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
 from repulse.attacks.threat import Threat, column
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 Value = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """`(images (M, *shape), rows (M,)) -> values (M,), logits (M, n)`: an objective on some rows of a batch."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from repulse.seeding import generator
+from repulse.common.seeding import generator
 
 
 @dataclass(frozen=True)

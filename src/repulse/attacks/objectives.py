@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from repulse.errors import RepulseError
-from repulse.registry import Registry
+from repulse.common.errors import RepulseError
+from repulse.common.registry import Registry
 
 Objective = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 EmbeddingLoss = Callable[[Tensor, Tensor], Tensor]

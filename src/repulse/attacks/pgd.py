@@ -12,7 +12,7 @@ from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import Objective, uphill
 from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 
 @dataclass(frozen=True)

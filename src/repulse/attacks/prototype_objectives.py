@@ -15,8 +15,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from repulse.attacks.objectives import OBJECTIVES, Objective, cross_entropy
-from repulse.errors import RepulseError
-from repulse.registry import unknown_name
+from repulse.common.errors import RepulseError
+from repulse.common.registry import unknown_name
 
 Metric = Literal["cosine", "l2", "linf", "dot"]
 Distances = Callable[[Tensor, Tensor], Tensor]

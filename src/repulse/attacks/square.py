@@ -19,7 +19,7 @@ from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import margin, uphill
 from repulse.attacks.passes import Passes
 from repulse.attacks.threat import Threat
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 _KEY = 3000
 

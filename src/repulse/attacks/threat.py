@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repulse.attacks.noise import Noise
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 Norm = Literal["linf", "l2"]
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 
 @dataclass(frozen=True)

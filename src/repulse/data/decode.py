@@ -16,7 +16,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from repulse.common.errors import RepulseError
+from repulse.common.registry import unknown_name
 from repulse.data.decode import Encoded, Format, decode, native_format
 from repulse.data.images import ImageSet, ImageSource, check_classes, check_labels
 from repulse.data.stream import StreamedImages
-from repulse.errors import RepulseError
-from repulse.registry import unknown_name
 
 # A split of at most this many bytes, decoded, is held in memory.
 IN_MEMORY_BYTES = 2 * 1024**3

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from repulse.errors import RepulseError
-from repulse.files import sha256_of
-from repulse.seeding import generator
+from repulse.common.errors import RepulseError
+from repulse.common.files import sha256_of
+from repulse.common.seeding import generator
 
 
 @runtime_checkable

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import torch
 
+from repulse.common.errors import RepulseError
 from repulse.data.digits import digits
 from repulse.data.hub import Columns, read_hub
 from repulse.data.images import DataSplits, ImageSource, check_classes, stratified_indices
-from repulse.errors import RepulseError
 
 # Where a data set has no test split, this share of its images becomes one.
 TEST_SHARE = 0.2

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from repulse.common.seeding import generator
 from repulse.data.augment import Augment
 from repulse.data.images import ImageSet, ImageSource
-from repulse.seeding import generator
 
 # Streamed batches are decoded this many steps ahead of the one that is used.
 AHEAD = 3

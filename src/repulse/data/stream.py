@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from repulse.common.files import sha256_of
 from repulse.data.decode import Format
-from repulse.files import sha256_of
 
 
 @runtime_checkable

@@ -17,9 +17,9 @@ from repulse.attacks.fmn import FMN
 from repulse.attacks.folding import folded
 from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
+from repulse.common.files import sha256_of
+from repulse.common.seeding import derive_seed
 from repulse.evaluation.journal import Journal, Part
-from repulse.files import sha256_of
-from repulse.seeding import derive_seed
 
 Progress = Callable[[str, int, int], None]
 """`(stage, done, of)`: told after each batch."""

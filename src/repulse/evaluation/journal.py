@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from repulse.errors import RepulseError
-from repulse.files import load_tensors, save_tensors, write_atomically
+from repulse.common.errors import RepulseError
+from repulse.common.files import load_tensors, save_tensors, write_atomically
 
 Part = dict[str, Tensor]
 """What was found for one batch."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from repulse.attacks import OBJECTIVES, PGD, Attack, EmbeddingLoss, Objective, Threat, fgsm, through_embedding
 from repulse.attacks.ensemble import Ensemble, adaptive, ensemble
 from repulse.attacks.fmn import FMN
+from repulse.config.settings import EvaluationSettings
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.record import Group
 from repulse.evaluation.surrogate import train_surrogate
-from repulse.settings import EvaluationSettings
 
 # Objectives that look at the logits, and so don't depend on how the model was trained.
 LOGIT_OBJECTIVES = ("cross-entropy", "margin")

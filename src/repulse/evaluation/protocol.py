@@ -15,23 +15,23 @@ from torch import Tensor, nn
 from repulse.attacks import PGD, EmbeddingLoss, Threat
 from repulse.attacks.attack import check_inputs
 from repulse.attacks.fmn import FMN
-from repulse.environment import environment
-from repulse.errors import RepulseError
+from repulse.common.environment import environment
+from repulse.common.errors import RepulseError
+from repulse.common.files import sha256_of
+from repulse.config.settings import EvaluationSettings
 from repulse.evaluation.bench import Bench, Outcome, Progress, device_of
+from repulse.evaluation.checks.masking import examine
+from repulse.evaluation.checks.usage import check_use
 from repulse.evaluation.curve import curve_attack, robustness_curve
 from repulse.evaluation.expectation import in_expectation, is_random
 from repulse.evaluation.gradient_free import GradientFree, has_gradient
 from repulse.evaluation.journal import Journal
 from repulse.evaluation.keepsakes import gallery, output_space
-from repulse.evaluation.masking import examine
-from repulse.evaluation.misuse import check_use
 from repulse.evaluation.plan import Planned, adaptive_plan, plan
 from repulse.evaluation.published import AsPublished
 from repulse.evaluation.record import AttackRecord, CheckRecord, DataRecord, Group, ModelRecord, Record, save_evaluation
 from repulse.evaluation.slices import loss_slices
 from repulse.evaluation.verdict import judge
-from repulse.files import sha256_of
-from repulse.settings import EvaluationSettings
 from repulse.version import __version__
 
 _CHECKS = TypeAdapter(tuple[CheckRecord, ...])

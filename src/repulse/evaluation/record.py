@@ -32,8 +32,8 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from repulse.errors import RepulseError
-from repulse.files import load_tensors, save_tensors, write_atomically
+from repulse.common.errors import RepulseError
+from repulse.common.files import load_tensors, save_tensors, write_atomically
 
 RECORD_FILE = "record.json"
 OUTCOMES_FILE = "outcomes.safetensors"

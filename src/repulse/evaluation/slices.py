@@ -11,9 +11,9 @@ from repulse.attacks.attack import attackable
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import usable
 from repulse.attacks.threat import column
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.seeding import derive_seed
 from repulse.evaluation.bench import Bench
-from repulse.seeding import derive_seed
 
 # Keys of the random directions, apart from those that attacks draw with.
 _ACROSS, _INSTEAD = 70_001, 70_002

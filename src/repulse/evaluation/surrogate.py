@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from repulse.attacks import Threat
 from repulse.attacks.attack import attackable, check_inputs, checked_logits
 from repulse.attacks.noise import Noise
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.seeding import derive_seed
 from repulse.models.small_cnn import SmallCNN
-from repulse.seeding import derive_seed
 
 _KEY = 50_000
 # So many images go through the victim at a time.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import sqrt
 
-from repulse.errors import RepulseError
-from repulse.evaluation.masking import CHECKS
+from repulse.common.errors import RepulseError
+from repulse.common.units import in_percent
+from repulse.evaluation.checks.masking import CHECKS
 from repulse.evaluation.record import CheckRecord, Group, VerdictRecord
-from repulse.units import in_percent
 
 # By how much a paper-style figure may exceed the worst case: honest models lose a few points to stronger attacks, too.
 PAPER_TOLERANCE = 0.05

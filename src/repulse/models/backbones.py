@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from torch import nn
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.registry import Registry
 from repulse.models.fast import FastNet
 from repulse.models.linf_distance import LinfDistanceNet
 from repulse.models.lipschitz import LipschitzCNN
 from repulse.models.resnet import PreActivationResNet, ResNet
 from repulse.models.small_cnn import SmallCNN
-from repulse.registry import Registry
 
 BackboneFactory = Callable[[int, int, float], nn.Module]
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.models.readouts import READOUTS
 from repulse.prototypes import Prototypes
 

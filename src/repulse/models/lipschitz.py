@@ -2,8 +2,8 @@
 
 Every part keeps norms or lets them shrink: orthogonal mixing of channels, shifts of channels by a pixel, absolute
 values, and halvings of the image that only move pixels into channels. The spectral norm of such a part is that of one
-small matrix, so the bound is not estimated but read off (`repulse.models.lipschitz_bound`), and nothing is lost to a
-loose one.
+small matrix, so the bound is not estimated but read off (`repulse.certification.lipschitz_bound`), and nothing is
+lost to a loose one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 
 def orthonormal(weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:

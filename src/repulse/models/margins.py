@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 
 PLANAR = ("linear", "dot", "cosine", "l2")
 """Readouts whose classes are divided by planes."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, cdist
 
-from repulse.registry import Registry
+from repulse.common.registry import Registry
 
 Readout = Callable[[Float[Tensor, "N d"], Float[Tensor, "n d"]], Float[Tensor, "N n"]]
 

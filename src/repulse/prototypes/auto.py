@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.prototypes.bounds import angle_bound
 from repulse.prototypes.closed_form import orthoplex, polygon, simplex
 from repulse.prototypes.kerdock import kerdock, kerdock_dimension

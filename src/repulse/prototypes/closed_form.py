@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.seeding import generator
 from repulse.prototypes.methods import METHODS, Made, closed_form, impossible
-from repulse.seeding import generator
 
 MAX_MAHALANOBIS_NORM = 10.0
 """Norm of the max-Mahalanobis centres: `C_MM = 10`, as in the experiments of Pang et al. (ICLR 2020)."""

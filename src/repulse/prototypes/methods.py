@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from jaxtyping import Float
 from torch import Tensor
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.registry import Registry
 from repulse.prototypes.prototypes import Metric, Prototypes
-from repulse.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)

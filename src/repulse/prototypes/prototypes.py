@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from repulse.errors import RepulseError
-from repulse.files import load_tensors, save_tensors
+from repulse.common.errors import RepulseError
+from repulse.common.files import load_tensors, save_tensors
 
 Metric = Literal["cosine", "l2", "linf"]
 

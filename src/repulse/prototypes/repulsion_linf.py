@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from repulse.common.seeding import generator
 from repulse.prototypes.methods import METHODS, Made
-from repulse.seeding import generator
 
 DEFAULT_STEPS = 1000
 

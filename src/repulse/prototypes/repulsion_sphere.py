@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from repulse.common.seeding import generator
 from repulse.prototypes.closed_form import orthoplex, random
 from repulse.prototypes.methods import METHODS, Made, impossible
-from repulse.seeding import generator
 
 # Tiny problems have poor local optima and cost nothing, so they start up to 16 times; from about 500 points on, once.
 _STARTS = 16

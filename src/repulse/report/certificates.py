@@ -10,14 +10,14 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from repulse.attacks import Threat
-from repulse.evaluation.certificate_record import CertificateRecord
+from repulse.certification.record import CertificateRecord
+from repulse.common.units import in_255ths
 from repulse.report.certified import Certified
 from repulse.report.collect import Measured
 from repulse.report.smallest import surviving
 from repulse.report.svg import FAINT, INK, MARKERS, SERIES, Picture, canvas
 from repulse.report.tables import ABSENT, Cell, Table
 from repulse.report.words import interval, percent, plain
-from repulse.units import in_255ths
 
 _NORMS = {"linf": "L-inf", "l2": "L2"}
 

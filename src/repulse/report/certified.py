@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from repulse.errors import RepulseError
-from repulse.evaluation.certificate_record import (
+from repulse.certification.record import (
     CERTIFICATE_FILE,
     CertificateRecord,
     certified_accuracy,
     load_certificate,
 )
+from repulse.common.errors import RepulseError
 from repulse.evaluation.record import Record
 
 # Part of a run folder (see repulse.runs, a room below this one).
@@ -31,7 +31,7 @@ class Certified:
     Args:
         folder: where it lies.
         record: what was proved.
-        outcomes: per image, see `repulse.evaluation.certificate_record`.
+        outcomes: per image, see `repulse.certification.record`.
     """
 
     folder: Path

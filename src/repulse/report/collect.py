@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.evaluation.record import RECORD_FILE, Record, load_evaluation
 from repulse.prototypes import Separation, measure
 from repulse.report.certified import CERTIFICATES, Certified, certificate_folders, certificate_for, collect_certificates

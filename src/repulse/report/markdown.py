@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from repulse.evaluation.certificate_record import CertificateRecord
+from repulse.certification.record import CertificateRecord
 from repulse.report import tables
 from repulse.report.certificates import finding as proved
 from repulse.report.certificates import labels, overview

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
+from repulse.common.units import in_255ths
 from repulse.evaluation.record import AttackRecord, CurvePoint, Group
 from repulse.prototypes import Separation
 from repulse.report.collect import Measured
 from repulse.report.group import Entry
 from repulse.report.smallest import radii, survival
 from repulse.report.words import attack_settings, interval, percent, plain
-from repulse.units import in_255ths
 
 
 @dataclass(frozen=True)

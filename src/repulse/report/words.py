@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from repulse.common.units import in_255ths
 from repulse.evaluation.record import AttackRecord, Record
-from repulse.units import in_255ths
 
 # The normal quantile of a two-sided 95 % interval.
 _Z = 1.959963984540054

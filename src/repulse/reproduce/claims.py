@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from repulse.common.units import in_255ths
 from repulse.report.tables import Cell, Table
 from repulse.reproduce.comparisons import DIGITS
 from repulse.reproduce.figures import PLAIN, TRAINING_LOSS, WORST_CASE, Figures, Found, Row, Spread, spread
-from repulse.units import in_255ths
 
 NOT_MEASURED = "not measured"
 

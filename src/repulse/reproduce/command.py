@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from repulse.common.errors import RepulseError
 from repulse.data.load import data_kept
-from repulse.errors import RepulseError
 from repulse.reproduce.figures import gather
 from repulse.reproduce.grid import Grid
 from repulse.reproduce.keep import keep

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from repulse.config import RunConfig, merge
-from repulse.registry import unknown_name
+from repulse.common.registry import unknown_name
+from repulse.config.run import RunConfig, merge
+from repulse.config.settings import EvaluationSettings
 from repulse.reproduce.methods import METHODS
-from repulse.settings import EvaluationSettings
 
 Scale = Literal["smoke", "cpu", "full"]
 Attacks = Literal["quick", "standard", "adaptive"]

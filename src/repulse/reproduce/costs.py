@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from repulse.config import RunConfig, merge
+from repulse.config.run import RunConfig, merge
 from repulse.data import Augment, ImageSource
 from repulse.models import PrototypeClassifier
 from repulse.training import fit, make_fabric, make_loss, make_recipe, read_metrics

@@ -12,16 +12,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from repulse.config import CONFIG_FILE, RunConfig, read_config
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.files import write_atomically
+from repulse.common.registry import unknown_name
+from repulse.config.run import CONFIG_FILE, RunConfig, read_config
+from repulse.config.settings import EvaluationSettings
 from repulse.evaluation.record import RECORD_FILE, Record
-from repulse.files import write_atomically
 from repulse.measuring import threat_name
-from repulse.registry import unknown_name
 from repulse.reproduce.comparisons import Attacks, Scale, cell, comparison, images_of, measurement, seeds_of
 from repulse.reproduce.methods import METHODS, Method
 from repulse.runs import CLASSES_FILE, TEST_FILE, differences, load_splits
-from repulse.settings import EvaluationSettings
 
 COST_FILE = "cost.json"
 EMBEDDING_FILE = "embedding.json"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from repulse.config import CONFIG_FILE, merge, read_config, to_yaml
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
+from repulse.common.files import write_atomically
+from repulse.config.run import CONFIG_FILE, merge, read_config, to_yaml
 from repulse.evaluation.record import RECORD_FILE
-from repulse.files import write_atomically
 from repulse.reproduce.figures import Figures
 from repulse.reproduce.grid import ASKED_FILE, COST_FILE, EMBEDDING_FILE, TRANSFER_FILE, Cell
 from repulse.reproduce.report import write_reproduction

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from rich.table import Table
 
-from repulse.config import merge
+from repulse.config.run import merge
 from repulse.reproduce.figures import PLAIN
 from repulse.reproduce.grid import COST_FILE, Cell, Grid, read_json
 from repulse.reproduce.work import Stage, held, to_do

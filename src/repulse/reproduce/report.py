@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from repulse.files import write_atomically
+from repulse.common.files import write_atomically
+from repulse.common.units import in_255ths
 from repulse.report.svg import Picture
 from repulse.report.tables import Table, escaped, to_markdown
 from repulse.report.words import plain
 from repulse.reproduce import reading, tables
 from repulse.reproduce.claims import claim_table, claims
 from repulse.reproduce.figures import Figures, Row
-from repulse.units import in_255ths
 from repulse.version import __version__
 
 PAGE, TABLE, CLAIMS, FIGURES = "report.html", "table.md", "claims.md", "figures.json"

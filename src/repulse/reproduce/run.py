@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.reproduce.grid import Grid
 from repulse.reproduce.work import Stage, failure, held, measure_transfer, to_do, work
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from repulse.errors import RepulseError
-from repulse.settings import Settings
+from repulse.common.errors import RepulseError
+from repulse.config.settings import Settings
 
 if TYPE_CHECKING:
     from repulse.reproduce.grid import Grid

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from repulse.common.units import in_255ths
 from repulse.report.tables import ABSENT, Cell, Table
 from repulse.reproduce.figures import PLAIN, TRAINING_LOSS, WORST_CASE, Figures, Found, Spread, spread
-from repulse.units import in_255ths
 
 
 def accuracies(figures: Figures) -> Table:

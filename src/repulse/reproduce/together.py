@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from repulse.config import RunConfig, merge, to_yaml
-from repulse.errors import RepulseError
-from repulse.settings import EvaluationSettings
+from repulse.common.errors import RepulseError
+from repulse.config.run import RunConfig, merge, to_yaml
+from repulse.config.settings import EvaluationSettings
 
 
 def train_together(config: RunConfig, folder: Path, processes: int) -> None:

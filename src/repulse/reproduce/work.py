@@ -18,11 +18,11 @@ import torch
 from filelock import FileLock, Timeout
 
 from repulse.attacks import Threat
+from repulse.common.errors import RepulseError
+from repulse.common.files import load_tensors, save_tensors
 from repulse.data import ImageSource, subset
 from repulse.data.load import data_kept
-from repulse.errors import RepulseError
 from repulse.evaluation.bench import Progress
-from repulse.files import load_tensors, save_tensors
 from repulse.measuring import evaluate_run
 from repulse.reproduce.costs import cost
 from repulse.reproduce.grid import (

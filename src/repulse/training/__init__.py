@@ -1,6 +1,6 @@
 """Training that preserves the separation of the prototypes."""
 
-from repulse.settings import FitSettings, RecipeSettings
+from repulse.config.settings import FitSettings, RecipeSettings
 from repulse.training import (  # noqa: F401 (enter what they hold)
     certified_losses,
     free,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.training.recipes import Images, Labels, Outcome, Recipe, Replaying, Standard, Task
 
 

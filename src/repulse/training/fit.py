@@ -10,11 +10,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from repulse.common.errors import RepulseError
+from repulse.common.seeding import derive_seed
+from repulse.config.settings import FitSettings
 from repulse.data import Augment, ImageSource, batches, steps_per_epoch
-from repulse.errors import RepulseError
 from repulse.models import PrototypeClassifier
-from repulse.seeding import derive_seed
-from repulse.settings import FitSettings
 from repulse.training.losses import Loss
 from repulse.training.metrics import EpochMetrics
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from repulse.attacks import Norm, Threat
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.training.recipes import RECIPES, Images, Labels, Outcome, Task, attackable
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from repulse.attacks.objectives import margin
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.models.linf_distance import FIRST_P, LAST_P, LinfDistanceNet
 from repulse.models.pairwise_distance import pairwise_distance
 from repulse.training.losses import Head, enter_loss

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from repulse.attacks import Norm, Threat
 from repulse.attacks.objectives import margin
-from repulse.errors import RepulseError
+from repulse.common.errors import RepulseError
 from repulse.training.recipes import RECIPES, Images, Labels, Outcome, Task, not_negative
 
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from repulse.errors import RepulseError
-from repulse.registry import Registry
+from repulse.common.errors import RepulseError
+from repulse.common.registry import Registry
 
 Reduction = Literal["mean", "sum"]
 

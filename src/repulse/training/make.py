@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 
-from repulse.errors import RepulseError
-from repulse.settings import RecipeSettings
+from repulse.common.errors import RepulseError
+from repulse.config.settings import RecipeSettings
 from repulse.training.delayed import Delayed
 from repulse.training.recipes import RECIPES, Recipe
 

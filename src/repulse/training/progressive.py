@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repulse.errors import RepulseError
-from repulse.mode import evaluation_mode
+from repulse.common.errors import RepulseError
+from repulse.common.evaluation_mode import evaluation_mode
+from repulse.config.settings import ProgressiveSettings
 from repulse.models import PrototypeClassifier
-from repulse.settings import ProgressiveSettings
 
 
 def size_in_epoch(settings: ProgressiveSettings, epoch: int, epochs: int) -> int | None:

@@ -23,10 +23,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from repulse.attacks import Norm, Threat
-from repulse.errors import RepulseError
-from repulse.mode import evaluation_mode
+from repulse.common.errors import RepulseError
+from repulse.common.evaluation_mode import evaluation_mode
+from repulse.common.registry import Registry
 from repulse.models import PrototypeClassifier
-from repulse.registry import Registry
 from repulse.training.losses import PerExample
 
 Images = Float[Tensor, "N C H W"]

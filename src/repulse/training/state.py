@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from repulse.errors import RepulseError
-from repulse.mode import evaluation_mode
+from repulse.common.errors import RepulseError
+from repulse.common.evaluation_mode import evaluation_mode
 from repulse.training.optimise import WeightAverage
 
 

@@ -1,0 +1,1 @@
+"""Prove it: radii within which an answer cannot change."""

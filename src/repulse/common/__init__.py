@@ -1,0 +1,1 @@
+"""What every room uses: errors, files, random numbers, units. It imports from no room."""

@@ -1,0 +1,1 @@
+"""How a model is used, and whether its gradients can be trusted."""
