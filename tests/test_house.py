@@ -1,4 +1,4 @@
-"""The house as `pyproject.toml` draws it: a room imports only from rooms below it, and nothing goes round in a circle."""
+"""The house as `pyproject.toml` draws it: a room imports only from rooms below it, and nothing goes in a circle."""
 
 from pathlib import Path
 
