@@ -18,7 +18,7 @@ from repulse.data import ImageSource, load_data, subset
 from repulse.evaluation import About, Evaluation, EvaluationSettings, evaluate
 from repulse.evaluation.bench import Progress
 from repulse.models import PrototypeClassifier
-from repulse.models.foreign.load import load_foreign
+from repulse.models.foreign import load_foreign
 from repulse.runs import Checkpoint, load_run, load_splits
 from repulse.training import make_loss
 
@@ -74,7 +74,7 @@ class Foreign:
     """A model that was not trained here, and the images that it is to be measured on.
 
     Args:
-        spec: the model, see `repulse.models.foreign.load.load_foreign`.
+        spec: the model, see `repulse.models.foreign.load_foreign`.
         source: the images, as `repulse.data.load_data` reads them.
         weights: file of weights; None: the model has its own.
         data: further arguments of `load_data`.

@@ -9,7 +9,7 @@ from torch import nn
 
 from repulse.common.errors import RepulseError
 from repulse.evaluation.checks.usage import check_use
-from repulse.models.foreign.load import Normalised, load_foreign
+from repulse.models.foreign import Normalised, load_foreign
 
 NAMES = [
     "class-count",

@@ -12,7 +12,7 @@ from torch import nn
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.common.errors import RepulseError
 from repulse.evaluation import EvaluationSettings, evaluate
-from repulse.models.foreign.load import FORMS, Bounded, Normalised, load_foreign
+from repulse.models.foreign import FORMS, Bounded, Normalised, load_foreign
 
 CLASSES = 3
 
