@@ -146,5 +146,5 @@ def test_importing_the_package_does_not_import_torch():
     import subprocess
     import sys
 
-    code = "import sys, repulse, repulse.cli.app; sys.exit('torch' in sys.modules)"
+    code = "import sys, repulse, repulse.cli.group; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

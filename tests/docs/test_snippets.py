@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repulse.cli.app import cli
+from repulse.cli import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -52,7 +52,7 @@ def commands():
 @pytest.mark.parametrize("line", commands())
 def test_a_command_that_is_shown_is_a_command(line):
     name, *arguments = shlex.split(line, comments=True)
-    command = cli.commands[name]
+    command = cli.get_command(None, name)
     with command.make_context(name, arguments) as context:
         assert context.params
 

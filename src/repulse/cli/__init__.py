@@ -1,5 +1,5 @@
 """The command line: parse, call, print."""
 
-from repulse.cli.app import cli, main
+from repulse.cli.group import cli, main
 
 __all__ = ["cli", "main"]

@@ -1,8 +1,7 @@
-"""The command line: parse, call, print."""
+"""The commands: parse, call, print."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,14 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from repulse.cli.options import settings_command
-from repulse.common.allocator import keep_memory
 from repulse.common.errors import RepulseError
 from repulse.config.presets import PRESETS, preset
 from repulse.config.run import CONFIG_FILE, RunConfig, read_config
 from repulse.config.settings import CertificationSettings, EvaluationSettings, Settings
 from repulse.reproduce.comparisons import COMPARISONS, DIGITS
 from repulse.reproduce.slurm import SlurmSettings
-from repulse.version import __version__
 
 if TYPE_CHECKING:
     from repulse.measuring import Foreign
@@ -422,48 +419,15 @@ def _under_training(changes: dict[str, Any]) -> dict[str, Any]:
     return preset(str(changes.get("preset", TrainCommand.model_fields["preset"].default))).model_dump()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="repulse")
-def cli() -> None:
-    """Robust classifiers from repulsive class prototypes, and an honest measure of how robust a classifier is."""
-
-
-cli.add_command(settings_command(PrototypesCommand, "prototypes", prototypes_command))
-cli.add_command(settings_command(TrainCommand, "train", train_command, base=_under_training))
-cli.add_command(settings_command(EvaluateCommand, "evaluate", evaluate_command, positional="run"))
-cli.add_command(settings_command(CertifyCommand, "certify", certify_command, positional="run"))
-cli.add_command(settings_command(ReportCommand, "report", report_command, positional="runs"))
-cli.add_command(settings_command(ReproduceCommand, "reproduce", reproduce_command, positional="name"))
-cli.add_command(settings_command(DemoCommand, "demo", demo_command))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 a mistake the user can mend, 130 interrupted."""
-    # Before any work starts: convolutions are then some 1.2 times as fast on a CPU.
-    keep_memory()
-    try:
-        cli.main(args=None if argv is None else list(argv), prog_name="repulse", standalone_mode=False)
-    except RepulseError as error:
-        return _fail(str(error))
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "repulse"
-        return _fail(f"{error.format_message().rstrip('.')}; see {command} --help")
-    except click.ClickException as error:
-        return _fail(error.format_message())
-    except (KeyboardInterrupt, click.Abort):
-        said = "the same command goes on with it (train: go on with --resume)"
-        click.echo(f"interrupted: what was finished is kept; {said}", err=True)
-        return 130
-    return 0
-
-
-def _fail(message: str) -> int:
-    click.echo(f"repulse: error: {' '.join(message.split())}", err=True)
-    return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def commands() -> dict[str, click.Command]:
+    """Every command by its name."""
+    made = (
+        settings_command(PrototypesCommand, "prototypes", prototypes_command),
+        settings_command(TrainCommand, "train", train_command, base=_under_training),
+        settings_command(EvaluateCommand, "evaluate", evaluate_command, positional="run"),
+        settings_command(CertifyCommand, "certify", certify_command, positional="run"),
+        settings_command(ReportCommand, "report", report_command, positional="runs"),
+        settings_command(ReproduceCommand, "reproduce", reproduce_command, positional="name"),
+        settings_command(DemoCommand, "demo", demo_command),
+    )
+    return {command.name or "": command for command in made}

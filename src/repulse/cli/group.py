@@ -1,0 +1,81 @@
+"""The command line: commands are loaded when they are asked for, since their settings bring PyTorch with them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from repulse.common.allocator import keep_memory
+from repulse.common.errors import RepulseError
+from repulse.version import __version__
+
+COMMANDS = {
+    "certify": "Prove within which radius answers cannot change.",
+    "demo": "The whole story on handwritten digits, in a minute.",
+    "evaluate": "Attack a model, and say which number to quote.",
+    "prototypes": "Make class prototypes, and measure how far apart they are.",
+    "report": "Write a page about one run, or about several.",
+    "reproduce": "Remake the paper's comparison beside its rivals.",
+    "train": "Train a classifier on class prototypes.",
+}
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are imported when they run; the list of them is not."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        from repulse.cli.app import commands
+
+        return commands()[cmd_name]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """One line per command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="repulse")
+def cli() -> None:
+    """Robust classifiers from repulsive class prototypes, and an honest measure of how robust a classifier is."""
+
+
+# Stand-ins, so that names can be listed, completed and suggested.
+cli.commands = {name: click.Command(name, short_help=text) for name, text in COMMANDS.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 2 a mistake the user can mend, 130 interrupted."""
+    # Before any work starts: convolutions are then some 1.2 times as fast on a CPU.
+    keep_memory()
+    try:
+        cli.main(args=None if argv is None else list(argv), prog_name="repulse", standalone_mode=False)
+    except RepulseError as error:
+        return _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "repulse"
+        return _fail(f"{error.format_message().rstrip('.')}; see {command} --help")
+    except click.ClickException as error:
+        return _fail(error.format_message())
+    except (KeyboardInterrupt, click.Abort):
+        said = "the same command goes on with it (train: go on with --resume)"
+        click.echo(f"interrupted: what was finished is kept; {said}", err=True)
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    click.echo(f"repulse: error: {' '.join(message.split())}", err=True)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
