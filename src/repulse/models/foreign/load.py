@@ -27,8 +27,8 @@ def load_foreign(
     weights: Path | None = None,
     *,
     classes: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Sequence[int | float] | None = None,
+    std: Sequence[int | float] | None = None,
     device: str | torch.device = "cpu",
 ) -> nn.Module:
     """The model that `spec` names, in evaluation mode, from pixels in [0, 1] to logits.

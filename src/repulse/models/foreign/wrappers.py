@@ -29,7 +29,12 @@ class Bounded(nn.Module):
     low: Tensor
     high: Tensor
 
-    def __init__(self, inner: nn.Module, low: Tensor | Sequence[float] | float, high: Tensor | Sequence[float] | float):
+    def __init__(
+        self,
+        inner: nn.Module,
+        low: Tensor | Sequence[int | float] | float,
+        high: Tensor | Sequence[int | float] | float,
+    ):
         super().__init__()
         least, most = torch.as_tensor(low).float(), torch.as_tensor(high).float()
         if not bool((torch.isfinite(least) & torch.isfinite(most) & (least < most)).all()):
@@ -63,7 +68,7 @@ class Normalised(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, inner: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, inner: nn.Module, mean: Sequence[int | float], std: Sequence[int | float]) -> None:
         super().__init__()
         if not len(mean) or not len(std):
             raise RepulseError("mean and std need at least one value each")
