@@ -94,7 +94,7 @@ def ours(name: str) -> Callable[[nn.Module, Tensor, Tensor, Threat], tuple[Tenso
             "repulse Square": (Member("square", "Square", Square(queries=SQUARE_QUERIES, rescale=True)),),
             "repulse Square, fewer queries": (Member("square", "Square", Square(queries=FEWER_QUERIES, rescale=True)),),
         }[name]
-        bench = Bench(model, x, y, seed=0, journal=Journal(None, ""))
+        bench = Bench(model, x, y, seed=0, journal=Journal(None))
         outcome = None
         forward = backward = 0
         for member in members:

@@ -108,7 +108,7 @@ def slug(label: str) -> str:
 def after_margin(folder: Path, images: int) -> float:
     """Robust accuracy after 20 steps of PGD on the margin, of more images than stronger attacks have time for."""
     run = open_run(folder, "last", images, seed=0)
-    bench = Bench(run.model, run.pixels(), run.images.labels, seed=0, journal=Journal(None, ""))
+    bench = Bench(run.model, run.pixels(), run.images.labels, seed=0, journal=Journal(None))
     outcome = bench.attack(PGD(OBJECTIVES["margin"], steps=20), Threat("linf", EPS), "PGD-20, margin")
     return outcome.robust.double().mean().item()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from repulse.common.errors import RepulseError
+from repulse.common.files import sha256_of
 from repulse.common.units import in_255ths
 from repulse.config.run import RunConfig, merge
 from repulse.data import ImageSource, load_data, subset
@@ -225,8 +227,21 @@ def open_foreign(foreign: Foreign, seed: int, command: str = "") -> Opened:
         split=test.split,
         class_names=test.class_names,
         command=command,
+        code=_program_text(spec),
     )
     return Opened(model, some, about)
+
+
+def _program_text(spec: str) -> str:
+    """A digest of the file that a factory stands in; empty for a model that has none."""
+    module, _, attribute = spec.rpartition(":")
+    if not (module and attribute):
+        return ""
+    path = Path(module)
+    if path.suffix != ".py":
+        found = importlib.util.find_spec(module)
+        path = Path(found.origin) if found is not None and found.origin else path
+    return sha256_of(path.read_bytes()) if path.is_file() else ""
 
 
 def threat_name(settings: EvaluationSettings) -> str:

@@ -299,7 +299,7 @@ def test_a_siege_counts_only_what_lies_inside():
         device=torch.device("cpu"),
         seed=0,
         batch_size=4,
-        journal=Journal(None, ""),
+        journal=Journal(None),
         progress=lambda stage, done, of: None,
     )
     truth = exact(model, x, y)
@@ -348,7 +348,7 @@ def test_without_the_model_itself_nothing_is_sought_again():
             device=torch.device("cpu"),
             seed=0,
             batch_size=4,
-            journal=Journal(None, ""),
+            journal=Journal(None),
             progress=lambda stage, done, of: None,
         )
         return siege.at_own_radius(exact(model, x, y) * 1.01)

@@ -21,7 +21,7 @@ def test_a_success_that_the_model_denies_is_sought_again_on_the_model():
     x = torch.full((3, 1, 2, 2), 0.5)
     x[:, 0, 0, 0] = torch.tensor([0.55, 0.62, 0.8])
     y = torch.zeros(3, dtype=torch.int64)
-    bench = Bench(plane(0.5), x, y, seed=0, journal=Journal(None, ""))
+    bench = Bench(plane(0.5), x, y, seed=0, journal=Journal(None))
     bench.attacked_model = plane(0.55)
     outcome = bench.attack(PGD(OBJECTIVES["margin"], steps=5, step_size=0.03), Threat("linf", 0.1), "PGD")
     assert outcome.robust.tolist() == [False, True, True]

@@ -8,10 +8,15 @@ import time
 
 import pytest
 import torch
+from torch import nn
 
+from repulse.attacks import OBJECTIVES, PGD, Threat, through_embedding
 from repulse.common.errors import RepulseError
-from repulse.evaluation import load_evaluation
+from repulse.evaluation import EvaluationSettings, evaluate, load_evaluation
+from repulse.evaluation.identity import Identity, exact_words
 from repulse.evaluation.journal import Journal
+
+ABC, OTHER = Identity({"the weights": "abc"}), Identity({"the weights": "other"})
 
 SCRIPT = """
 import sys, time
@@ -178,15 +183,17 @@ def test_a_text_is_written_once(tmp_path):
         written.append(1)
         return "größer als 8/255 ✓"
 
-    texts = [Journal(tmp_path / "progress", "abc").text("a stage", write) for _ in range(2)]
+    texts = [Journal(tmp_path / "progress", ABC).text("a stage", write) for _ in range(2)]
     assert texts == ["größer als 8/255 ✓"] * 2
     assert len(written) == 1
 
 
-def test_batches_kept_in_another_form_are_not_read(tmp_path, monkeypatch):
-    Journal(tmp_path / "progress", "abc").each("stage", 1, lambda index: {"x": torch.zeros(1)})
+def test_batches_kept_in_another_form_are_not_read(tmp_path, monkeypatch, capsys):
+    Journal(tmp_path / "progress", ABC).each("stage", 1, lambda index: {"x": torch.zeros(1)})
     monkeypatch.setattr("repulse.evaluation.journal._FORMAT", 1000)
-    made = Journal(tmp_path / "progress", "abc").each("stage", 1, lambda index: {"x": torch.ones(1)})
+    journal = Journal(tmp_path / "progress", ABC)
+    assert "(the form of what is kept changed)" in capsys.readouterr().err
+    made = journal.each("stage", 1, lambda index: {"x": torch.ones(1)})
     assert made[0]["x"] == 1
 
 
@@ -197,22 +204,25 @@ def test_a_journal_remembers_and_makes_only_what_is_missing(tmp_path):
         made.append(index)
         return {"index": torch.tensor([index])}
 
-    first = Journal(tmp_path / "progress", "abc")
+    first = Journal(tmp_path / "progress", ABC)
     first.each("a stage, 8/255", 3, work)
-    (tmp_path / "progress" / "a-stage-8-255-00001.safetensors").unlink()
-    again = Journal(tmp_path / "progress", "abc").each("a stage, 8/255", 3, work)
+    (second,) = (tmp_path / "progress").glob("a-stage-8-255-*-00001.safetensors")
+    second.unlink()
+    again = Journal(tmp_path / "progress", ABC).each("a stage, 8/255", 3, work)
     assert made == [0, 1, 2, 1]
     assert [int(part["index"]) for part in again] == [0, 1, 2]
 
 
-def test_another_evaluation_does_not_go_on_from_this_one(tmp_path):
-    Journal(tmp_path / "progress", "abc").each("stage", 1, lambda index: {"x": torch.zeros(1)})
-    made = Journal(tmp_path / "progress", "other").each("stage", 1, lambda index: {"x": torch.ones(1)})
+def test_another_evaluation_does_not_go_on_from_this_one(tmp_path, capsys):
+    Journal(tmp_path / "progress", ABC).each("stage", 1, lambda index: {"x": torch.zeros(1)})
+    journal = Journal(tmp_path / "progress", OTHER)
+    assert "(the weights changed): starting anew" in capsys.readouterr().err
+    made = journal.each("stage", 1, lambda index: {"x": torch.ones(1)})
     assert made[0]["x"] == 1
 
 
 def test_a_finished_journal_leaves_nothing(tmp_path):
-    journal = Journal(tmp_path / "progress", "abc")
+    journal = Journal(tmp_path / "progress", ABC)
     journal.each("stage", 1, lambda index: {"x": torch.zeros(1)})
     journal.close()
     assert list(tmp_path.iterdir()) == []
@@ -222,4 +232,141 @@ def test_several_processes_need_a_folder(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("repulse.evaluation.journal._STORE", (object(), 0, 2))
     with pytest.raises(RepulseError, match=r"^several processes share an evaluation through a folder"):
-        Journal(None, "")
+        Journal(None)
+
+
+def test_a_key_that_is_used_twice_is_an_error():
+    """Two things would be taken for one."""
+    journal = Journal(None)
+    journal.each("curve", 1, lambda index: {"x": torch.zeros(1)}, key="eps=1e-05")
+    journal.each("curve", 1, lambda index: {"x": torch.ones(1)}, key="eps=2e-05")
+    with pytest.raises(ValueError, match="the same key: curve: eps=1e-05"):
+        journal.each("curve", 1, lambda index: {"x": torch.zeros(1)}, key="eps=1e-05")
+
+
+def test_exact_words_tell_apart_all_that_decides():
+    """Objectives that are closures of one function, radii that agree to many digits, losses by their parameter."""
+
+    def loss(weight):
+        return lambda z, y: weight * z[:, 0]
+
+    attacks = [
+        PGD(OBJECTIVES["margin"]),
+        PGD(OBJECTIVES["cross-entropy"]),
+        PGD(OBJECTIVES["margin"], random_start=True),
+        PGD(through_embedding(loss(1.0))),
+        PGD(through_embedding(loss(2.0))),
+    ]
+    words = {exact_words((attack, Threat("linf", eps))) for attack in attacks for eps in (0.1, 0.1 + 1e-12)}
+    assert len(words) == 10
+    assert exact_words(PGD(OBJECTIVES["margin"])) == exact_words(PGD(OBJECTIVES["margin"]))
+
+
+def test_radii_that_agree_to_four_digits_are_different_radii(tmp_path):
+    """A linear model of two classes: an image is robust at eps where its margin is more than eps * |w|_1."""
+    layer = nn.Linear(4, 2, bias=False)
+    layer.weight.data = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]])
+    model = nn.Sequential(nn.Flatten(), Shifted(0.5), layer).eval()
+    x = torch.full((30, 1, 2, 2), 0.5)
+    # The distance to the boundary of image i is (i + 1/2) * 2e-6.
+    x[:, 0, 0, 0] += (torch.arange(30) + 0.5) * 2e-6
+    radii = (1e-5, 2e-5, 4e-5)
+    settings = EvaluationSettings(eps=1e-5, steps=(5,), curve=radii, curve_steps=10, attacks="paper")
+    curve = evaluate(model, x, torch.zeros(30, dtype=torch.int64), settings, folder=tmp_path).record.curve
+    assert [point.robust_accuracy["worst case"] for point in curve] == pytest.approx([25 / 30, 20 / 30, 10 / 30])
+    for name in ("training loss", "cross-entropy", "margin"):
+        assert [point.robust_accuracy[name] for point in curve] == pytest.approx([25 / 30, 20 / 30, 10 / 30])
+
+
+class Shifted(nn.Module):
+    """Subtracts a plain attribute, which no state dict holds."""
+
+    def __init__(self, mean):
+        super().__init__()
+        self.mean = mean
+
+    def forward(self, x):
+        return x - self.mean
+
+
+class Embedded(nn.Module):
+    """A model with an embedding, for training losses."""
+
+    def __init__(self, mean=0.5):
+        super().__init__()
+        self.body = nn.Sequential(Shifted(mean), nn.Flatten())
+
+    def embed(self, x):
+        return self.body(x)
+
+    def classify(self, z):
+        return torch.stack([z[:, 0], -z[:, 0]], 1) * 10
+
+    def forward(self, x):
+        return self.classify(self.embed(x))
+
+
+class StoppedError(Exception):
+    """The evaluation was interrupted."""
+
+
+IMAGES = 0.5 + 0.5 * torch.rand(40, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+SETTINGS = EvaluationSettings(eps=0.2, steps=(5,), curve=(), attacks="paper", batch_size=10)
+
+
+def interrupted(folder, model, loss=None, stages=2):
+    """Evaluate, and stop after so many stages of attacks."""
+    seen = set()
+
+    def stop(stage, done, of):
+        seen.add(stage)
+        if len(seen) > stages:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        evaluate(model, IMAGES, torch.zeros(40).long(), SETTINGS, training_loss=loss, folder=folder, progress=stop)
+
+
+def outcomes(model, loss=None, folder=None):
+    record = evaluate(model, IMAGES, torch.zeros(40).long(), SETTINGS, training_loss=loss, folder=folder).record
+    return record.worst_case_accuracy, [attack.robust_accuracy for attack in record.attacks]
+
+
+def test_an_evaluation_does_not_go_on_with_another_training_loss(tmp_path, capsys):
+    def useless(z, y):
+        return 0 * z[:, 0]
+
+    def honest(z, y):
+        return -z[:, 0]
+
+    interrupted(tmp_path, Embedded(), useless, stages=3)
+    found = outcomes(Embedded(), honest, tmp_path)
+    assert "(the training loss changed)" in capsys.readouterr().err
+    assert found == outcomes(Embedded(), honest)
+    assert found != outcomes(Embedded(), useless)
+
+
+@pytest.mark.parametrize("change", ["attribute", "buffer"])
+def test_an_evaluation_does_not_go_on_with_a_model_that_computes_something_else(tmp_path, change, capsys):
+    """The state dicts are equal: what changed is a plain attribute, or a buffer that is not kept with the weights."""
+    first, second = Embedded(0.5), Embedded(0.2)
+    if change == "buffer":
+        for model in (first, second):
+            mean = model.body[0].mean
+            del model.body[0].mean
+            model.body[0].register_buffer("mean", torch.tensor(mean), persistent=False)
+    interrupted(tmp_path, first)
+    found = outcomes(second, folder=tmp_path)
+    assert "(the model's answers changed)" in capsys.readouterr().err
+    assert found == outcomes(second)
+    assert found != outcomes(first)
+
+
+def test_rounding_is_no_change():
+    """Answers of another batch size or thread count differ in the last digits; no digit is near a boundary here."""
+    answers = {"the model's answers": torch.randn(64, 10, generator=torch.Generator().manual_seed(1))}
+    identity = Identity({}, answers)
+    near = {name: value + 1e-5 * torch.randn_like(value) for name, value in answers.items()}
+    far = {name: value * 1.01 for name, value in answers.items()}
+    assert identity.differences({}, near) == []
+    assert identity.differences({}, far) == ["the model's answers"]

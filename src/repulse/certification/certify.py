@@ -34,9 +34,8 @@ from repulse.config.settings import CertificationSettings
 from repulse.evaluation.bench import Progress, device_of, image_ids
 from repulse.evaluation.journal import Journal
 from repulse.evaluation.plan import readout_of
-from repulse.evaluation.protocol import About, model_record
+from repulse.evaluation.protocol import About, identity_of, model_record
 from repulse.evaluation.record import DataRecord
-from repulse.version import __version__
 
 USUAL_RADII: dict[Norm, tuple[float, ...]] = {
     "l2": (0.0, 36 / 255, 0.25, 72 / 255, 108 / 255, 0.5, 0.75, 1.0),
@@ -168,8 +167,8 @@ def carry_out(
     check_inputs(images, labels, Threat("l2", 0.0))
     described, data = model_record(model, about), _data_record(images, labels, about)
     device = device_of(model, images)
-    prints = (described.weights_sha256, data.sha256, settings.model_dump_json(), __version__)
-    journal = Journal(None if folder is None else folder / "progress", sha256_of(*(each.encode() for each in prints)))
+    who = identity_of(model, described, data, settings, about, images, labels, device)
+    journal = Journal(None if folder is None else folder / "progress", who)
     subject = Subject(
         model,
         images,

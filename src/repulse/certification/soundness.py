@@ -18,6 +18,7 @@ from repulse.attacks import FMN, Ensemble, Norm, Threat
 from repulse.attacks.noise import Noise
 from repulse.attacks.threat import column
 from repulse.evaluation.bench import Progress
+from repulse.evaluation.identity import exact_words
 from repulse.evaluation.journal import Journal, Part
 
 SPACING = 0.05
@@ -96,6 +97,7 @@ class Siege:
         parts = torch.split(rows, self.batch_size) if len(rows) else ()
         self._run(
             "minimum norm",
+            exact_words((self.norm, radius)),
             parts,
             lambda part: self._search(part, lambda model, rows: self._minimum(model, rows, radius[rows])),
         )
@@ -119,14 +121,19 @@ class Siege:
             parts += torch.split((which & (eps == value)).nonzero().flatten(), self.batch_size)
         self._run(
             stage,
+            exact_words((self.norm, self.ensemble, eps, which)),
             tuple(parts),
             lambda part: self._search(part, lambda model, rows: self._attacked(model, rows, float(eps[part[0]]))),
         )
 
-    def _run(self, stage: str, parts: tuple[Tensor, ...], work: Callable[[Tensor], Part]) -> None:
+    def _run(self, stage: str, key: str, parts: tuple[Tensor, ...], work: Callable[[Tensor], Part]) -> None:
         total, ends = sum(map(len, parts)), torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
         done = self.journal.each(
-            stage, len(parts), lambda index: work(parts[index]), lambda index: self.progress(stage, ends[index], total)
+            stage,
+            len(parts),
+            lambda index: work(parts[index]),
+            lambda index: self.progress(stage, ends[index], total),
+            key=key,
         )
         for rows, part in zip(parts, done, strict=True):
             self.nearest[rows] = torch.minimum(self.nearest[rows], part["distance"])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -19,6 +20,7 @@ from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
 from repulse.common.files import sha256_of
 from repulse.common.seeding import derive_seed
+from repulse.evaluation.identity import exact_words
 from repulse.evaluation.journal import Journal, Part
 
 Progress = Callable[[str, int, int], None]
@@ -76,6 +78,7 @@ class Bench:
         progress: told after each batch.
         journal: keeps what is done; None: in memory.
         random: whether the model throws dice; they are then seeded anew for every batch.
+        variant: tells a bench from others of the same evaluation, whose model or images differ.
     """
 
     def __init__(
@@ -89,13 +92,16 @@ class Bench:
         progress: Progress | None = None,
         journal: Journal | None = None,
         random: bool = False,
+        variant: str = "",
     ) -> None:
         self.model, self.images, self.labels = model, images, labels
-        self.seed, self.progress, self.random = seed, progress or _silent, random
+        self.seed, self.progress, self.random, self.variant = seed, progress or _silent, random, variant
         self.device = device_of(model, images)
         self.batch_size = batch_size or (100 if self.device.type == "cpu" else 500)
-        self.journal = journal or Journal(None, "")
+        self.journal = journal or Journal(None)
         self.ids = image_ids(images)
+        # An attack that somebody still holds the outcome of need not run again.
+        self._known: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
         self.natural, self.classes = self._predict()
         self.smallest = torch.where(self.right, torch.inf, 0.0)
         """The smallest perturbation found so far that fools the model, in the norm of the attacks; (N,) float32."""
@@ -111,7 +117,7 @@ class Bench:
 
     def _predict(self) -> tuple[Tensor, int]:
         found, classes = [], 0
-        with attackable(self.model), torch.inference_mode(), self.dice("natural", 0):
+        with attackable(self.model), torch.inference_mode(), self.dice("natural"):
             for start in range(0, len(self.images), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 logits = checked_logits(self.model(self.images[rows].to(self.device)), self.labels[rows])
@@ -126,11 +132,14 @@ class Bench:
         Args:
             attack: the attack.
             threat: the ball.
-            stage: what progress and the journal call it; another attack needs another name.
+            stage: what people call it.
             after: an earlier outcome; what it fooled counts, and is not attacked again.
         """
         todo = self.right if after is None else self.right & after.robust
-        outcome = self._run(stage, todo, lambda index, rows: self._attack_batch(attack, threat, stage, index, rows))
+        key = self._key(attack, threat, todo)
+        outcome = self._run(
+            stage, key, todo, lambda index, rows: self._attack_batch(attack, threat, f"{key}, batch {index}", rows)
+        )
         return outcome if after is None else outcome.after(after)
 
     def minimum(self, attack: FMN, threat: Threat, stage: str) -> Outcome:
@@ -139,12 +148,21 @@ class Bench:
         Args:
             attack: a minimum-norm attack.
             threat: the ball.
-            stage: what progress and the journal call it.
+            stage: what people call it.
         """
-        return self._run(stage, self.right, lambda index, rows: self._minimum_batch(attack, threat, stage, index, rows))
+        key = self._key(attack, threat, self.right)
+        return self._run(
+            stage, key, self.right, lambda index, rows: self._minimum_batch(attack, threat, f"{key}, {index}", rows)
+        )
 
-    def _run(self, stage: str, which: Bool[Tensor, "N"], batch: Callable[[int, Tensor], Part]) -> Outcome:
+    def _key(self, attack: Attack, threat: Threat, which: Bool[Tensor, "N"]) -> str:
+        """Everything that decides an outcome in this evaluation; names that people give are no part of it."""
+        return exact_words((self.variant, self.batch_size, attack, threat, which))
+
+    def _run(self, stage: str, key: str, which: Bool[Tensor, "N"], batch: Callable[[int, Tensor], Part]) -> Outcome:
         """Work through some images batch by batch, by way of the journal."""
+        if (known := self._known.get(key)) is not None:
+            return known
         prediction, adversarial, robust = self.natural.clone(), self.images.clone(), self.right.clone()
         todo = which.nonzero().flatten()
         parts = torch.split(todo, self.batch_size) if len(todo) else ()
@@ -152,7 +170,7 @@ class Bench:
         def told(index: int) -> None:
             self.progress(stage, min((index + 1) * self.batch_size, len(todo)), len(todo))
 
-        done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), told)
+        done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), told, key=key)
         passes, seconds, largest = Passes.none(self.labels), torch.zeros(len(self.labels), dtype=torch.float64), 0.0
         for rows, part in zip(parts, done, strict=True):
             self.smallest[rows] = torch.minimum(self.smallest[rows], part["distance"])
@@ -163,12 +181,14 @@ class Bench:
                 largest = max(largest, float(part["distance"][part["fooled"]].amax()))
             passes.put(rows, Passes(part["forward"], part["backward"]))
             seconds[rows] = part["seconds"]
-        return Outcome(robust, prediction, adversarial, passes, seconds, largest, len(todo))
+        outcome = Outcome(robust, prediction, adversarial, passes, seconds, largest, len(todo))
+        self._known[key] = outcome
+        return outcome
 
-    def _minimum_batch(self, attack: FMN, threat: Threat, stage: str, index: int, rows: Tensor) -> Part:
+    def _minimum_batch(self, attack: FMN, threat: Threat, key: str, rows: Tensor) -> Part:
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
-        with self.dice(stage, index):
+        with self.dice(key):
             found = attack.smallest(self.attacked_model, clean, labels, threat, Noise(self.seed, self.ids[rows]))
             prediction = self._answers(found.images)
         # What fools the folded copy but not the model was a matter of rounding, and proves nothing.
@@ -176,11 +196,11 @@ class Bench:
         found.passes.add(torch.arange(len(rows), device=self.device), forward=1)
         return _part(distance <= threat.eps, prediction, found.images, distance, found.passes, started)
 
-    def _attack_batch(self, attack: Attack, threat: Threat, stage: str, index: int, rows: Tensor) -> Part:
+    def _attack_batch(self, attack: Attack, threat: Threat, key: str, rows: Tensor) -> Part:
         """What an attack found on some images, confirmed on the model itself."""
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
-        with self.dice(stage, index):
+        with self.dice(key):
             result = attack(self.attacked_model, clean, labels, threat, seed=self.seed, ids=self.ids[rows])
             adversarial, prediction, fooled = result.adversarial, result.prediction, result.fooled
             passes = result.passes
@@ -198,7 +218,7 @@ class Bench:
         distance = threat.distance(adversarial, clean)
         if len(distance) and float(distance.max()) > threat.eps + threat.tolerance:
             raise AssertionError(
-                f"{stage}: an adversarial image lies {distance.max()} away, more than eps={threat.eps}"
+                f"{attack}: an adversarial image lies {distance.max()} away, more than eps={threat.eps}"
             )
         nearest = torch.where(fooled, distance, torch.inf)
         return _part(fooled, prediction, adversarial, nearest, passes, started)
@@ -211,13 +231,13 @@ class Bench:
         return answers.clone()
 
     @contextmanager
-    def dice(self, stage: str, index: int) -> Iterator[None]:
-        """For random models, within this context their dice depend on the seed and the batch only."""
+    def dice(self, *key: str | int) -> Iterator[None]:
+        """For random models, within this context their dice depend on the seed and the key only."""
         if not self.random:
             yield
             return
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(self.seed, "dice", stage, index))
+            torch.manual_seed(derive_seed(self.seed, "dice", *key))
             yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from repulse.attacks import OBJECTIVES, PGD, EmbeddingLoss, Threat
+from repulse.common.units import in_255ths
 from repulse.config.settings import EvaluationSettings
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.plan import LOGIT_OBJECTIVES, TRAINING_LOSS, training_objective
@@ -31,7 +32,7 @@ def robustness_curve(bench: Bench, settings: EvaluationSettings, loss: Embedding
             # A ball of radius nought holds the clean image only.
             robust = bench.right
             if eps > 0:
-                robust = bench.attack(attack, Threat(settings.norm, eps), f"curve, eps {eps:.4f}, {name}").robust
+                robust = bench.attack(attack, Threat(settings.norm, eps), f"curve, eps {in_255ths(eps)}, {name}").robust
             shares[eps][name] = robust.double().mean().item()
     # Last, since what is found in one ball may lie in a smaller one as well.
     return tuple(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -16,13 +15,18 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from repulse.common.errors import RepulseError
-from repulse.common.files import load_tensors, save_tensors, write_atomically
+from repulse.common.files import load_tensors, save_tensors, sha256_of
+from repulse.common.notice import notice
+from repulse.evaluation.identity import Identity
 
 Part = dict[str, Tensor]
 """What was found for one batch."""
 
 # Raised when batches are kept in another form, so that nobody goes on from what an earlier version left.
-_FORMAT = 2
+_FORMAT = 3
+
+# With it a folder counts as begun.
+_IDENTITY_FILE = "identity.safetensors"
 
 
 class Journal:
@@ -34,38 +38,63 @@ class Journal:
 
     Args:
         folder: where batches are kept; None: in memory, for one process.
-        fingerprint: of everything that the results depend on; a folder with another one is emptied.
+        identity: everything that the results depend on; a folder with another one is emptied, which is said.
 
     Raises:
         RepulseError: if several processes have no folder to share.
     """
 
-    def __init__(self, folder: Path | None, fingerprint: str) -> None:
+    def __init__(self, folder: Path | None, identity: Identity | None = None) -> None:
         self.folder = folder
+        self._used: set[str] = set()
         self._store, self.rank, self.processes = _shared_store()
         if self._store is not None and folder is None:
             raise RepulseError("several processes share an evaluation through a folder; name one to keep it in")
         if folder is not None:
-            self._open(folder, fingerprint)
+            self._open(folder, identity or Identity({}))
 
-    def _open(self, folder: Path, fingerprint: str) -> None:
-        head = folder / "evaluation.json"
+    def _open(self, folder: Path, identity: Identity) -> None:
         if self.rank == 0:
-            wanted = json.dumps({"fingerprint": fingerprint, "format": _FORMAT})
-            if not (head.is_file() and head.read_text(encoding="utf-8") == wanted):
+            parts = {**identity.parts, "the form of what is kept": str(_FORMAT)}
+            identity = Identity(parts, identity.answers, identity.wobble)
+            changed = _changed(folder, identity)
+            if changed is None or changed:
+                if changed and any(path.name != _IDENTITY_FILE for path in folder.iterdir()):
+                    notice(
+                        f"{folder} holds an evaluation that was interrupted, of something else "
+                        f"({', '.join(changed)} changed): starting anew"
+                    )
                 shutil.rmtree(folder, ignore_errors=True)
-                write_atomically(head, wanted)
+                save_tensors(folder / _IDENTITY_FILE, identity.answers, parts)
         self.barrier("open")
 
     def each(
-        self, stage: str, count: int, work: Callable[[int], Part], told: Callable[[int], None] | None = None
+        self,
+        stage: str,
+        count: int,
+        work: Callable[[int], Part],
+        callback: Callable[[int], None] | None = None,
+        *,
+        key: str | None = None,
     ) -> list[Part]:
         """The results of batches 0 to `count - 1` of a stage, in order.
 
-        Those not done yet are made by `work`, and `told` is called after each that was made and kept here.
+        Args:
+            stage: what people call it.
+            count: how many batches it has.
+            work: makes a batch that is not done yet.
+            callback: called after each batch that was made and kept here.
+            key: everything that decides the results, exactly; None: the stage is one of a kind.
+
+        Raises:
+            ValueError: if the key was used before: two things would be taken for one.
         """
-        name = re.sub(r"[^a-z0-9.]+", "-", stage.lower()).strip("-")
-        told = told or _nobody
+        key = stage if key is None else f"{stage}: {key}"
+        if key in self._used:
+            raise ValueError(f"two stages of one evaluation have the same key: {key}")
+        self._used.add(key)
+        name = f"{re.sub(r'[^a-z0-9.]+', '-', stage.lower()).strip('-')[:60]}-{sha256_of(key.encode())[:16]}"
+        told = callback or _nobody
         if self._store is None:
             return [self._one(f"{name}-{index:05d}", index, work, told) for index in range(count)]
         while (index := self._store.add(f"{name}/next", 1) - 1) < count:
@@ -107,6 +136,15 @@ class Journal:
             save_tensors(path, part)
         told(index)
         return part
+
+
+def _changed(folder: Path, identity: Identity) -> list[str] | None:
+    """By what the evaluation kept in a folder is another one; None if there is none to go on from."""
+    try:
+        answers, parts = load_tensors(folder / _IDENTITY_FILE)
+    except RepulseError:
+        return None
+    return identity.differences(parts, answers)
 
 
 def _shared_store() -> tuple[Any, int, int]:

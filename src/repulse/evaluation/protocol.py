@@ -18,13 +18,14 @@ from repulse.attacks.fmn import FMN
 from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
-from repulse.config.settings import EvaluationSettings
+from repulse.config.settings import EvaluationSettings, Settings
 from repulse.evaluation.bench import Bench, Outcome, Progress, device_of
 from repulse.evaluation.checks.masking import examine
 from repulse.evaluation.checks.usage import check_use
 from repulse.evaluation.curve import curve_attack, robustness_curve
 from repulse.evaluation.expectation import in_expectation, is_random
 from repulse.evaluation.gradient_free import GradientFree, has_gradient
+from repulse.evaluation.identity import Identity, answers_of
 from repulse.evaluation.journal import Journal
 from repulse.evaluation.keepsakes import gallery, output_space
 from repulse.evaluation.plan import Planned, adaptive_plan, plan
@@ -47,6 +48,8 @@ class About:
     split: str = "test"
     class_names: tuple[str, ...] = ()
     command: str = ""
+    code: str = ""
+    """Digest of the program text that the model comes from, if it has one of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +125,8 @@ def evaluate(
         sha256=sha256_of(images, labels),
     )
     device = device_of(model, images)
-    journal = Journal(None if folder is None else folder / "progress", _fingerprint(model, described, data, settings))
+    who = identity_of(model, described, data, settings, about, images, labels, device, training_loss)
+    journal = Journal(None if folder is None else folder / "progress", who)
 
     def use() -> str:
         found = check_use(model, images, labels, device=device, classes=len(about.class_names) or None)
@@ -288,15 +292,34 @@ def _script_bench(bench: Bench) -> Bench | None:
         seed=bench.seed,
         progress=bench.progress,
         journal=bench.journal,
+        variant="as published",
     )
 
 
-def _fingerprint(model: nn.Module, described: ModelRecord, data: DataRecord, settings: EvaluationSettings) -> str:
-    """Of everything that decides the outcomes: an evaluation goes on only where it is the same one."""
+def identity_of(
+    model: nn.Module,
+    described: ModelRecord,
+    data: DataRecord,
+    settings: Settings,
+    about: About,
+    images: Tensor,
+    labels: Tensor,
+    device: torch.device,
+    training_loss: EmbeddingLoss | None = None,
+) -> Identity:
+    """Everything that decides the outcomes: an interrupted measurement goes on only where it is the same one."""
     # A model left in training mode is said to be.
-    modes = [getattr(module, "training", False) for module in model.modules()]
-    parts = (described.weights_sha256, data.sha256, settings.model_dump_json(), __version__, len(data.class_names))
-    return sha256_of(*(f"{part}|".encode() for part in (*parts, modes)))
+    modes = bytes(getattr(module, "training", False) for module in model.modules())
+    parts = {
+        "the weights": described.weights_sha256,
+        "the program": about.code,
+        "the mode of the model": sha256_of(modes),
+        "the images": data.sha256,
+        "the number of classes": str(len(data.class_names)),
+        "the settings": settings.model_dump_json(),
+        "the version of repulse": __version__,
+    }
+    return Identity(parts, *answers_of(model, images, labels, device, training_loss))
 
 
 def _attack_record(planned: Planned, threat: Threat, outcome: Outcome, bench: Bench, added: int | None) -> AttackRecord:
