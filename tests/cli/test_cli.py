@@ -1,3 +1,5 @@
+import importlib
+
 import pytest
 import yaml
 
@@ -124,11 +126,11 @@ def test_layers_lie_over_each_other(tmp_path):
 
 
 def test_every_field_has_a_description():
-    from repulse.cli import app, options
+    from repulse.cli import options
 
-    commands = [each for name, each in vars(app).items() if name.endswith("Command") and name != "SettingsCommand"]
-    assert len(commands) >= len(COMMANDS)
-    for settings in commands:
+    for name in COMMANDS:
+        module = importlib.import_module(f"repulse.cli.{name}")
+        settings = next(each for key, each in vars(module).items() if key.lower() == f"{name}command")
         for dotted, field in options.flatten(settings):
             assert field.description, dotted
 

@@ -1,14 +1,18 @@
-"""The whole story on the embedded digits: train two classifiers, attack both, report."""
+"""`repulse demo`: the whole story on the embedded digits: train classifiers, attack them, report."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+import click
+from pydantic import Field
 from rich.console import Console
 
+from repulse.cli.options import settings_command
 from repulse.config.presets import preset
 from repulse.config.run import merge
-from repulse.evaluation import EvaluationSettings
+from repulse.config.settings import EvaluationSettings, Settings
 from repulse.measuring import evaluate_run
 from repulse.report import markdown_table, write_report
 from repulse.runs import train_run
@@ -17,6 +21,24 @@ from repulse.training.console import Output
 # Digits are 8x8 and almost black and white, so a radius of 0.1 is for them what 8/255 is for photographs.
 EPS = 0.1
 METHODS = ("softmax", "paper", "simplex")
+
+
+class DemoCommand(Settings):
+    """Train, attack and report on the embedded handwritten digits: the whole story in about a minute.
+
+    Examples:
+      repulse demo
+      repulse demo --output runs/demo
+    """
+
+    output: Path = Field(Path("runs/demo"), description="Folder for the runs and the report.")
+    images: int = Field(200, ge=10, description="How many test images to attack.")
+    progress: Literal["rich", "json", "quiet"] = Field("rich", description="How much to print.")
+
+
+def demo_command(settings: DemoCommand) -> None:
+    """Run the demo, and print its table and the path of its report."""
+    click.echo(run_demo(settings.output, images=settings.images, progress=settings.progress))
 
 
 def run_demo(output: Path, *, images: int, progress: Output) -> str:
@@ -50,3 +72,6 @@ def run_demo(output: Path, *, images: int, progress: Output) -> str:
         folders.append(folder)
     files = write_report(folders, output / "report.html", title="Demo on handwritten digits")
     return f"{markdown_table(folders)}\n\nreport: {files.html}"
+
+
+command = settings_command(DemoCommand, "demo", demo_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from repulse.common.allocator import keep_memory
 from repulse.common.errors import RepulseError
 from repulse.version import __version__
 
+# A command is a file of this folder that calls it `command`, and its line here.
 COMMANDS = {
     "certify": "Prove within which radius answers cannot change.",
     "demo": "The whole story on handwritten digits, in a minute.",
@@ -29,9 +31,9 @@ class CommandGroup(click.Group):
         """The command, or None."""
         if cmd_name not in COMMANDS:
             return None
-        from repulse.cli.app import commands
-
-        return commands()[cmd_name]
+        module = importlib.import_module(f"repulse.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """One line per command."""
