@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -8,16 +9,19 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from repulse.attacks import APGD, OBJECTIVES, Threat
-from repulse.certification.l2_radii import embedding_error, l2_radius
+from repulse.certification.embedding_error import embedding_error
 from repulse.certification.lipschitz_bound import lipschitz_bound
+from repulse.certification.radii import certified_radius
 from repulse.common.errors import RepulseError
 from repulse.models import READOUTS, PrototypeClassifier
 from repulse.models.lipschitz import LipschitzCNN, frozen
 from repulse.models.margins import plane_margins
+from repulse.models.readouts import margin_of
 from repulse.prototypes import make_prototypes
 from repulse.training import make_loss
 
 PLANAR = ["linear", "dot", "cosine", "l2"]
+l2_radius = partial(certified_radius, norm="l2")
 
 
 def drawn(seed, n=5, d=3, count=8):
@@ -32,7 +36,7 @@ def drawn(seed, n=5, d=3, count=8):
 @given(seed=st.integers(0, 9999), lipschitz=st.sampled_from([0.5, 1.0, 3.0]))
 def test_no_embedding_within_reach_of_the_radius_is_another_class(readout, seed, lipschitz):
     z, points = drawn(seed)
-    read = READOUTS[readout]
+    read = READOUTS[readout]().logits
     labels = read(z, points).argmax(1)
     reach = lipschitz * l2_radius(z, points, labels, readout=readout, lipschitz=lipschitz)
     directions = torch.randn(100, *z.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -48,10 +52,10 @@ def test_no_embedding_within_reach_of_the_radius_is_another_class(readout, seed,
 def test_just_beyond_the_radius_there_is_another_class(readout, seed):
     """The radius is the distance to the nearest plane, not only a bound of it."""
     z, points = drawn(seed)
-    read = READOUTS[readout]
+    read = READOUTS[readout]().logits
     labels = read(z, points).argmax(1)
     units = torch.nn.functional.normalize(points, dim=1) if readout == "cosine" else points
-    nearest = plane_margins(z, points, labels, readout).argmin(1)
+    nearest = margin_of(readout, "l2").distances(z, points, labels).argmin(1)
     radius = l2_radius(z, points, labels, readout=readout, lipschitz=1.0)
     towards = torch.nn.functional.normalize(units[nearest] - units[labels], dim=1)
     beyond = z + (radius + 1e-3).unsqueeze(1) * towards
@@ -71,7 +75,7 @@ def test_the_radius_is_that_of_the_formula():
 
 def test_another_label_than_the_nearest_has_no_radius():
     z, points = drawn(0)
-    logits = READOUTS["l2"](z, points)
+    logits = READOUTS["l2"]().logits(z, points)
     second = logits.topk(2, dim=1).indices[:, 1]
     assert l2_radius(z, points, second, readout="l2", lipschitz=1.0).tolist() == [0.0] * len(z)
 
@@ -86,12 +90,12 @@ def test_the_rounding_of_a_readout_is_within_what_is_taken_off(readout):
     """Margins from logits in single precision, against the exact ones, and the allowance between them."""
     z, points = drawn(3, n=10, d=30, count=200)
     z, points = 5 * z.float(), points.float()
-    labels = READOUTS[readout](z, points).argmax(1)
-    exact = plane_margins(z.double(), points.double(), labels, readout)
+    labels = READOUTS[readout]().logits(z, points).argmax(1)
+    exact = margin_of(readout, "l2").distances(z.double(), points.double(), labels)
     allowed = exact.amin(1) - l2_radius(z, points, labels, readout=readout, lipschitz=1.0)
     units = torch.nn.functional.normalize(points.double(), dim=1) if readout == "cosine" else points.double()
     apart = (units[labels].unsqueeze(1) - units).norm(dim=2)
-    logits = READOUTS[readout](z, points).double()
+    logits = READOUTS[readout]().logits(z, points).double()
     scale = {"linear": 1.0, "l2": 0.5, "cosine": z.double().norm(dim=1, keepdim=True)}[readout]
     rounded = scale * (logits.gather(1, labels.unsqueeze(1)) - logits) / apart
     nearest = exact.argmin(1, keepdim=True)
@@ -103,7 +107,7 @@ def test_the_rounding_of_a_readout_is_within_what_is_taken_off(readout):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"readout": "linf"}, "readout 'linf' has no margin in L2; use one of linear, dot, cosine, l2"),
+        ({"readout": "linf"}, "no L2 radius for readout 'linf'; known: cosine, dot, l2, linear"),
         ({"lipschitz": 0.0}, "the Lipschitz constant must be positive and finite, got 0.0"),
         ({"lipschitz": math.inf}, "the Lipschitz constant must be positive and finite, got inf"),
         ({"error": -0.1}, "the error of an embedding cannot be negative, got -0.1"),

@@ -145,8 +145,8 @@ def test_a_layer_that_is_scaled_behind_the_verification_is_caught_by_the_attack(
 
 
 def test_a_certificate_that_claims_half_as_much_again_is_caught(light, monkeypatch):
-    honest = proofs.l2_radius
-    monkeypatch.setattr(proofs, "l2_radius", lambda *a, **k: 1.5 * honest(*a, **k))
+    honest = proofs.certified_radius
+    monkeypatch.setattr(proofs, "certified_radius", lambda *a, **k: 1.5 * honest(*a, **k))
     model = isometry()
     x, y = some(model)
     record = certify(model, x, y, ATTACK).record
@@ -165,8 +165,8 @@ def linf_net():
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
 def test_l_inf_certificates_hold_and_larger_ones_do_not(light, monkeypatch, factor):
-    honest = proofs.linf_radius
-    monkeypatch.setattr(proofs, "linf_radius", lambda *a, **k: factor * honest(*a, **k))
+    honest = proofs.certified_radius
+    monkeypatch.setattr(proofs, "certified_radius", lambda *a, **k: factor * honest(*a, **k))
     model = linf_net()
     x = torch.rand(12, 1, 3, 3, generator=generator(3, "images"))
     y = model(x).argmax(1)

@@ -1,4 +1,5 @@
 import itertools
+from functools import partial
 
 import hypothesis.strategies as st
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 
 from repulse.attacks import APGD, OBJECTIVES, PGD, Threat
 from repulse.certification.linf_bound import linf_bound
-from repulse.certification.linf_radii import linf_radius
+from repulse.certification.radii import certified_radius
 from repulse.common.errors import RepulseError
 from repulse.config.settings import FitSettings
 from repulse.data import load_data
@@ -17,6 +18,7 @@ from repulse.models.readouts import READOUTS
 from repulse.prototypes import make_prototypes
 from repulse.training import fit, make_fabric, make_loss
 
+linf_radius = partial(certified_radius, norm="linf")
 POINTS = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])
 
 
@@ -62,13 +64,15 @@ def test_no_embedding_within_the_radius_has_another_answer(seed, readout):
     """All corners of the box around each embedding; for products, just outside some corner has another answer."""
     generator = torch.Generator().manual_seed(seed)
     z, points = torch.randn(8, 4, generator=generator), torch.randn(5, 4, generator=generator)
-    answers = READOUTS[readout](z, points).argmax(1)
+    answers = READOUTS[readout]().logits(z, points).argmax(1)
     radius = linf_radius(z, points, answers, readout=readout, lipschitz=1.0)
     corners = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=4)))
 
     def kept(factor):
         moved = z.unsqueeze(1) + factor * radius.float().view(-1, 1, 1) * corners
-        return (READOUTS[readout](moved.flatten(0, 1), points).argmax(1).view(8, -1) == answers.unsqueeze(1)).all(1)
+        return (
+            READOUTS[readout]().logits(moved.flatten(0, 1), points).argmax(1).view(8, -1) == answers.unsqueeze(1)
+        ).all(1)
 
     assert kept(1.0).all()
     assert kept(0.7).all()
@@ -80,8 +84,8 @@ def test_no_embedding_within_the_radius_has_another_answer(seed, readout):
     ("options", "message"),
     [
         ({"readout": "cosine"}, "no L-inf radius for readout 'cosine'; known: linear, linf"),
-        ({"lipschitz": 0.0}, "lipschitz must be positive and error at least 0, got 0.0 and 0.0"),
-        ({"error": -1.0}, "lipschitz must be positive and error at least 0, got 1.0 and -1.0"),
+        ({"lipschitz": 0.0}, "the Lipschitz constant must be positive and finite, got 0.0"),
+        ({"error": -1.0}, "the error of an embedding cannot be negative, got -1.0"),
     ],
 )
 def test_impossible_certificates_are_refused(options, message):

@@ -56,7 +56,7 @@ def test_smoothing_takes_any_run_and_a_report_shows_it(run, tmp_path, capsys):
 
 
 def test_a_broken_certificate_ends_in_an_error(run, light, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(proofs, "linf_radius", lambda z, *_, **__: torch.full((len(z),), 0.9, dtype=torch.float64))
+    monkeypatch.setattr(proofs, "certified_radius", lambda z, *_, **__: torch.full((len(z),), 0.9, dtype=torch.float64))
     folder = tmp_path / "broken"
     assert main(["certify", str(run), *QUICK, "--attack", "--output", str(folder)]) == 2
     captured = capsys.readouterr()

@@ -330,7 +330,7 @@ def test_the_adaptive_evaluation_runs_everything_and_finds_no_less_than_the_stan
     )
     assert adaptive.worst_case_accuracy <= standard.worst_case_accuracy
     names = {attack.name for attack in adaptive.attacks if attack.group == "adaptive"}
-    assert {"fmn", "apgd-prototype-cosine", "random-search", "transfer", "hop-skip-jump"} <= names
+    assert {"fmn", "apgd-prototype-distance", "random-search", "transfer", "hop-skip-jump"} <= names
     assert {attack.name for attack in standard.attacks} < {attack.name for attack in adaptive.attacks}
 
 

@@ -127,7 +127,7 @@ def test_soft_bits_that_agree_with_the_code_word_cost_nothing():
     z[:, 3] *= -1
     torch.testing.assert_close(LOSSES["code"].per_example(z, y, head), torch.full((10,), 20 / 16))
     torch.testing.assert_close(LOSSES["code-hinge"].per_example(z, y, head), torch.full((10,), 21 / 16))
-    assert READOUTS["code"](z, head.prototypes).argmax(1).tolist() == y.tolist()
+    assert READOUTS["code"]().logits(z, head.prototypes).argmax(1).tolist() == y.tolist()
 
 
 def test_label_smoothing_blends_with_the_mean_over_classes(case):

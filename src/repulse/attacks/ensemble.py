@@ -111,7 +111,7 @@ ENSEMBLES.register("quick")(
 
 
 def adaptive(
-    *, readout: str | None = None, surrogate: nn.Module | None = None, training: Objective | None = None
+    *, prototypes: bool = False, surrogate: nn.Module | None = None, training: Objective | None = None
 ) -> Ensemble:
     """Everything: the attacks of `standard`, and all others that might find more, cheapest first.
 
@@ -120,7 +120,7 @@ def adaptive(
     only (if foolbox is installed).
 
     Args:
-        readout: name of the readout of a model with prototypes, whose metric is then attacked.
+        prototypes: whether the model tells its distances to prototypes (`has_distances`), which are then attacked.
         surrogate: a model to transfer from, trained for the purpose.
         training: the training loss as an objective.
     """
@@ -138,11 +138,9 @@ def adaptive(
             TargetedAPGD(margin_targeted, targets=20, steps=50),
         ),
     ]
-    if readout is not None:
-        # Inner products of any kind are attacked as such; a bounded embedding has no bearing on the distance.
-        metric = "dot" if readout == "linear" else readout
-        name = f"prototype-{metric}"
-        members.append(Member(f"apgd-{name}", f"APGD, distance to prototypes ({metric})", APGD(OBJECTIVES[name])))
+    if prototypes:
+        attack = APGD(OBJECTIVES["prototype-distance"])
+        members.append(Member("apgd-prototype-distance", "APGD, distance to prototypes", attack))
     if training is not None:
         members.append(Member("apgd-training-loss", "APGD, training loss", APGD(training)))
     members.append(Member("random-search", "Random points", RandomSearch()))

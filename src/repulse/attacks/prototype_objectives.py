@@ -6,80 +6,49 @@ cross-entropy then climbs a plateau or rounding errors. What decides the class i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from repulse.attacks.objectives import OBJECTIVES, Objective, cross_entropy
+from repulse.attacks.objectives import OBJECTIVES, cross_entropy
 from repulse.common.errors import RepulseError
-from repulse.common.registry import unknown_name
-
-Metric = Literal["cosine", "l2", "linf", "dot"]
-Distances = Callable[[Tensor, Tensor], Tensor]
 
 
-def _cosine(z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"]) -> Float[Tensor, "N n"]:
-    return 1 - F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T
+def has_distances(model: nn.Module) -> bool:
+    """Whether a model tells its distances to class prototypes, by methods `embed`, `distances` and `classify`."""
+    return all(callable(getattr(model, name, None)) for name in ("embed", "distances", "classify"))
 
 
-def _l2(z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"]) -> Float[Tensor, "N n"]:
-    # The term |z|^2 is the same for all prototypes; without it the difference is linear in z.
-    return prototypes.square().sum(1) - 2 * z @ prototypes.T
-
-
-def _linf(z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"]) -> Float[Tensor, "N n"]:
-    return torch.cdist(z, prototypes, p=float("inf"))
-
-
-def _dot(z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"]) -> Float[Tensor, "N n"]:
-    return -z @ prototypes.T
-
-
-_DISTANCES: dict[str, Distances] = {"cosine": _cosine, "l2": _l2, "linf": _linf, "dot": _dot}
-
-
-def nearest_wrong(metric: Metric) -> Objective:
+@OBJECTIVES.register("prototype-distance")
+def nearest_wrong(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Distance to the own prototype minus distance to the nearest wrong one: positive when a wrong one is nearer.
 
     Args:
-        metric: `cosine`: 1 - cos; `l2`: squared L2 distances, whose difference is linear in the embedding; `linf`:
-            L-inf distances; `dot`: minus the inner products.
+        model: with methods `embed` (images to embeddings), `distances` (embeddings to distances (N, n), in whatever
+            sense; the class is the smallest) and `classify` (embeddings to logits).
+        x: images.
+        y: labels.
 
     Raises:
-        RepulseError: if the metric is unknown; when called, if the model lacks `embed`, `classify` or `prototypes`, or
-            there is a label without prototype.
+        RepulseError: if the model lacks one of them, or there is a label without prototype.
     """
-    if metric not in _DISTANCES:
-        raise unknown_name("metric", metric, _DISTANCES)
-    distances = _DISTANCES[metric]
-
-    def objective(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        prototypes = getattr(model, "prototypes", None)
-        able = callable(getattr(model, "embed", None)) and callable(getattr(model, "classify", None))
-        if not (able and isinstance(prototypes, Tensor)):
-            raise RepulseError(
-                "distances to prototypes are attacked through the model's `embed`, `classify` and `prototypes`, which "
-                "it lacks"
-            )
-        if len(y) and int(y.max()) >= len(prototypes):
-            raise RepulseError(f"the model has {len(prototypes)} prototypes, but there is a label {int(y.max())}")
-        z = model.embed(x)
-        return _own_minus_nearest_wrong(distances(z, prototypes.to(z)), y), model.classify(z)
-
-    return objective
+    if not has_distances(model):
+        raise RepulseError(
+            "distances to prototypes are attacked through the model's `embed`, `distances` and `classify`, which "
+            "it lacks"
+        )
+    z = model.embed(x)
+    distances = model.distances(z)
+    if len(y) and int(y.max()) >= distances.shape[1]:
+        raise RepulseError(f"the model has {distances.shape[1]} prototypes, but there is a label {int(y.max())}")
+    return _own_minus_nearest_wrong(distances, y), model.classify(z)
 
 
 def _own_minus_nearest_wrong(distances: Float[Tensor, "N n"], y: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
     own = distances.gather(1, y.unsqueeze(1)).squeeze(1)
     return own - distances.scatter(1, y.unsqueeze(1), torch.inf).amin(1)
-
-
-for _metric in ("cosine", "l2", "linf", "dot"):
-    OBJECTIVES.register(f"prototype-{_metric}")(nearest_wrong(_metric))
 
 
 @OBJECTIVES.register("cross-entropy-rescaled")

@@ -16,6 +16,7 @@ from repulse.attacks import Ensemble, Norm, Threat, ensemble
 from repulse.attacks.attack import attackable, check_inputs
 from repulse.attacks.ensemble import adaptive
 from repulse.attacks.folding import folded
+from repulse.attacks.prototype_objectives import has_distances
 from repulse.certification.proofs import Proof, Proved, Subject, find_proof
 from repulse.certification.record import (
     CertificateRecord,
@@ -33,7 +34,6 @@ from repulse.common.files import sha256_of
 from repulse.config.settings import CertificationSettings
 from repulse.evaluation.bench import Progress, device_of, image_ids
 from repulse.evaluation.journal import Journal
-from repulse.evaluation.plan import readout_of
 from repulse.evaluation.protocol import About, identity_of, model_record
 from repulse.evaluation.record import DataRecord
 
@@ -292,7 +292,7 @@ def _victim(subject: Subject, proved: Proved, settings: CertificationSettings) -
 
 
 def _ensemble(name: str, model: nn.Module, *, smoothed: bool) -> Ensemble:
-    return adaptive(readout=None if smoothed else readout_of(model)) if name == "adaptive" else ensemble(name)
+    return adaptive(prototypes=not smoothed and has_distances(model)) if name == "adaptive" else ensemble(name)
 
 
 def _check_radii(settings: CertificationSettings) -> None:

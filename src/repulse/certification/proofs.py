@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from repulse.attacks import Norm
 from repulse.attacks.attack import checked_logits
-from repulse.certification.l2_radii import embedding_error, in_double, l2_radius
+from repulse.certification.embedding_error import embedding_error, in_double
 from repulse.certification.linf_bound import LinfBound, linf_bound
-from repulse.certification.linf_radii import check_readout, linf_radius
 from repulse.certification.lipschitz_bound import LipschitzBound, lipschitz_bound
+from repulse.certification.radii import certified_radius
 from repulse.certification.record import LayerRecord, LipschitzRecord, SmoothingRecord
 from repulse.certification.smoothing import ABSTAINED, Smoothing, smooth
 from repulse.common.errors import RepulseError
@@ -23,6 +23,7 @@ from repulse.config.settings import CertificationSettings
 from repulse.evaluation.bench import Progress
 from repulse.evaluation.journal import Journal, Part
 from repulse.models import PrototypeClassifier
+from repulse.models.readouts import margin_of
 
 # Images whose smoothing is kept on disk together: seconds to minutes of work.
 _KEPT_TOGETHER = 10
@@ -94,11 +95,11 @@ def find_proof(name: str, model: nn.Module, image_shape: tuple[int, ...]) -> tup
 def linf_distance(model: nn.Module, image_shape: tuple[int, ...]) -> Proof:
     """L-inf-distance networks: 1-Lipschitz in L-inf by construction (Zhang et al. 2021, 2022)."""
     classifier = _with_prototypes(model)
-    check_readout(classifier.readout)
+    margin_of(classifier.readout, "linf")
     bound = linf_bound(classifier, image_shape)
 
     def prove(subject: Subject, settings: CertificationSettings) -> Proved:  # noqa: ARG001
-        return _by_constant(subject, classifier, "linf", bound, linf_radius, lambda x: bound.rounding)  # noqa: ARG005
+        return _by_constant(subject, classifier, "linf", bound, lambda x: bound.rounding)  # noqa: ARG005
 
     return prove
 
@@ -112,9 +113,7 @@ def lipschitz(model: nn.Module, image_shape: tuple[int, ...]) -> Proof:
     def prove(subject: Subject, settings: CertificationSettings) -> Proved:  # noqa: ARG001
         # Made once: orthogonal layers are computed anew by every copy.
         exact = in_double(classifier)
-        return _by_constant(
-            subject, classifier, "l2", bound, l2_radius, lambda x: embedding_error(classifier, x, exact)
-        )
+        return _by_constant(subject, classifier, "l2", bound, lambda x: embedding_error(classifier, x, exact))
 
     return prove
 
@@ -173,7 +172,6 @@ def _by_constant(
     model: PrototypeClassifier,
     norm: Norm,
     bound: LipschitzBound | LinfBound,
-    radius: Callable[..., Float64[Tensor, "N"]],
     rounding: Callable[[Tensor], float],
 ) -> Proved:
     """An answer cannot change before the embedding has gone from where it is to the next prototype's region.
@@ -183,7 +181,6 @@ def _by_constant(
         model: the classifier.
         norm: of pixels and embeddings.
         bound: by how much embeddings move at most when pixels do.
-        radius: from embeddings to radii in pixels.
         rounding: by how much the embeddings of a batch may be off.
     """
     embeddings, answers, error = [], [], 0.0
@@ -198,11 +195,12 @@ def _by_constant(
         error = max(error, rounding(x))
         subject.progress("embedding", int(rows[-1]) + 1, len(subject.images))
     prediction = torch.cat(answers)
-    radii = radius(
+    radii = certified_radius(
         torch.cat(embeddings),
         model.prototypes.cpu(),
         prediction,
         readout=model.readout,
+        norm=norm,
         lipschitz=bound.constant,
         error=error,
     )

@@ -123,7 +123,7 @@ _FAST_TRAINING: dict[str, Any] = {
 }
 
 # L-inf-distance networks (Zhang et al. 2021, 2022), small enough for a CPU; the sources' are 5120 wide and train for
-# 450 to 1300 epochs. One-hot prototypes this far out make distances of logits: see `linf_radius`.
+# 450 to 1300 epochs. One-hot prototypes this far out make distances of logits: see `certified_radius`.
 _CERTIFIED_LINF: dict[str, Any] = {
     "prototypes": {"method": "one-hot", "scale": 2.0},
     "model": {"backbone": "linf-dist", "readout": "linf", "temperature": 0.035, "standardise": False},

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
-
 from repulse.attacks import OBJECTIVES, PGD, Attack, EmbeddingLoss, Objective, Threat, fgsm, through_embedding
 from repulse.attacks.ensemble import Ensemble, adaptive, ensemble
 from repulse.attacks.fmn import FMN
+from repulse.attacks.prototype_objectives import has_distances
 from repulse.config.settings import EvaluationSettings
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.record import Group
@@ -94,7 +93,7 @@ def adaptive_plan(bench: Bench, threat: Threat, loss: EmbeddingLoss | None) -> l
     """What the adaptive ensemble adds to the standard one for this model, a surrogate to transfer from included."""
     some = bench.images[:SURROGATE_IMAGES].to(bench.device)
     everything = adaptive(
-        readout=readout_of(bench.model),
+        prototypes=has_distances(bench.model),
         surrogate=train_surrogate(bench.model, some, threat, seed=bench.seed),
         training=None if loss is None else through_embedding(loss),
     )
@@ -104,13 +103,3 @@ def adaptive_plan(bench: Bench, threat: Threat, loss: EmbeddingLoss | None) -> l
 
 def _members(group: Group, members: Ensemble) -> list[Planned]:
     return [Planned(member.name, member.label, group, member.attack, survivors=True) for member in members.members]
-
-
-def readout_of(model: nn.Module) -> str | None:
-    """The readout of a model with prototypes, as far as there are attacks on its metric."""
-    readout = getattr(model, "readout", None)
-    has_prototypes = isinstance(getattr(model, "prototypes", None), Tensor) and callable(getattr(model, "embed", None))
-    if has_prototypes and readout == "code":
-        # Soft bits saturate and hide their gradient; inner products with the code words, before the tanh, do not.
-        return "linear"
-    return readout if has_prototypes and readout in ("linear", "dot", "cosine", "l2", "linf") else None

@@ -2,6 +2,6 @@
 
 from repulse.models.backbones import BACKBONES, make_backbone
 from repulse.models.classifier import PrototypeClassifier
-from repulse.models.readouts import READOUTS
+from repulse.models.readouts import READOUTS, Readout
 
-__all__ = ["BACKBONES", "READOUTS", "PrototypeClassifier", "make_backbone"]
+__all__ = ["BACKBONES", "READOUTS", "PrototypeClassifier", "Readout", "make_backbone"]

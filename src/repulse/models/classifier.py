@@ -24,7 +24,7 @@ class PrototypeClassifier(nn.Module):
     Args:
         backbone: maps normalised images (N, C, H, W) to embeddings (N, d).
         prototypes: n points in d dimensions; kept as a buffer, not trained, unless `learn_prototypes` is set.
-        readout: name in `READOUTS`: `linear`, `dot`, `cosine`, `l2`, `linf`, `code`.
+        readout: name in `READOUTS`: `linear`, `dot`, `cosine`, `l2`, `linf`, `code`, or one of your own.
         temperature: divides the readout; > 0.
         mean: per-channel mean of the images, in [0, 1]; one value serves all channels.
         std: per-channel standard deviation; > 0.
@@ -70,7 +70,7 @@ class PrototypeClassifier(nn.Module):
         self.temperature = float(temperature)
         self.mirror = mirror
         self.shift = shift
-        self._read = READOUTS[readout]
+        self._readout = READOUTS[readout]()
         points = points.detach().clone().float()
         if learn_prototypes:
             self.register_parameter("prototypes", nn.Parameter(points))
@@ -108,7 +108,11 @@ class PrototypeClassifier(nn.Module):
 
     def classify(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N n"]:
         """The logits of embeddings."""
-        return self._read(z, self.prototypes.to(z.dtype)) / self.temperature
+        return self._readout.logits(z, self.prototypes.to(z.dtype)) / self.temperature
+
+    def distances(self, z: Float[Tensor, "N d"]) -> Float[Tensor, "N n"]:
+        """What attacks on the geometry climb: the smallest belongs to the class, whatever the temperature."""
+        return self._readout.distances(z, self.prototypes.to(z.dtype))
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N n"]:
         """The logits of images in [0, 1]."""
