@@ -30,7 +30,7 @@ from repulse.data.load import data_kept
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal
 from repulse.measuring import evaluate_run, open_run
-from repulse.reproduce.comparisons import cell
+from repulse.reproduce.comparisons import cell_config
 from repulse.reproduce.figures import Spread, spread
 from repulse.runs import read_test_accuracy, train_run
 from repulse.training import read_metrics
@@ -78,7 +78,7 @@ IDEAS: dict[str, Idea] = {
 
 def measure(name: str, label: str, idea: Idea, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train an idea with one seed, and attack it."""
-    base = cell(COMPARISONS[name], idea.base, seed, options.data, TITLES[name])
+    base = cell_config(COMPARISONS[name], idea.base, seed, options.data, TITLES[name])
     epochs = round(options.budget / idea.passes)
     config = merge(base, {"name": label, "recipe": idea.recipe, "fit": {"epochs": epochs}}, label)
     for changes in ({"data": {"train_images": options.train_images or None}}, _STILL, idea.changes):

@@ -25,14 +25,14 @@ def attack(name, group, robust, eps):
 
 
 def record(cell, *, paper=(0.5, 0.4), worst=0.3, verdict="believable", curve=None, seconds=10.0, attacked_natural=0.9):
-    eps = cell.measurement.eps
+    eps = cell.grid.measurement.eps
     default = {level: (max(0.9 - 0.05 * level, 0.1), max(0.9 - 0.08 * level, 0.0)) for level in (0, 2, 4, 8, 16)}
     points = default if curve is None else curve
     return Record(
         created="2026-01-02T03:04:05+00:00",
         model=ModelRecord(name=cell.method, parameters=1, weights_sha256=f"{cell.method}{cell.seed}"),
         data=DataRecord(
-            name="d", split="test", count=cell.images, image_shape=(1, 8, 8), class_names=("a", "b"), sha256="s"
+            name="d", split="test", count=cell.grid.images, image_shape=(1, 8, 8), class_names=("a", "b"), sha256="s"
         ),
         norm="linf",
         eps=eps,
@@ -89,7 +89,7 @@ def fake(
     write_atomically(cell.evaluation / "record.json", record(cell, **of_record).model_dump_json())
     if transfer is not None:
         robust = {target: {"weights": f"{target}{cell.seed}", "share": share} for target, share in transfer.items()}
-        of = {"norm": "linf", "eps": cell.measurement.eps, "steps": 20, "seed": 0, "images": cell.images}
+        of = {"norm": "linf", "eps": cell.grid.measurement.eps, "steps": 20, "seed": 0, "images": cell.grid.images}
         write_json(folder / "transfer.json", {"of": of, "robust": robust})
 
 

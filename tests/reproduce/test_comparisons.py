@@ -2,8 +2,8 @@ import pytest
 
 from repulse.common.errors import RepulseError
 from repulse.config.settings import PAPER_GRID
-from repulse.reproduce.comparisons import COMPARISONS, cell, comparison, measurement
-from repulse.reproduce.grid import make_grid
+from repulse.reproduce.comparisons import COMPARISONS, cell_config, comparison, measurement
+from repulse.reproduce.grid import Grid
 from repulse.reproduce.methods import METHODS
 
 
@@ -18,7 +18,7 @@ CPU_FIT = {"epochs": 2, "batch_size": 64, "accelerator": "cpu", "devices": "1"}
 
 def test_the_cells_of_scale_cpu_stay_as_they_were_trained():
     """Results under `results/` were made with these; a change here makes everybody train anew."""
-    softmax = cell("paper-cifar10", "softmax", 1, "FOLDER", "CIFAR-10 (JPEG 75)")
+    softmax = cell_config("paper-cifar10", "softmax", 1, "FOLDER", "CIFAR-10 (JPEG 75)")
     assert changed(softmax) == {
         "name": "softmax",
         "seed": 1,
@@ -28,7 +28,7 @@ def test_the_cells_of_scale_cpu_stay_as_they_were_trained():
         "model": {"width": 0.5, "readout": "linear", "temperature": 1.0},
         "fit": CPU_FIT,
     }
-    paper = cell("fashion", "paper-linf", 0, "FOLDER")
+    paper = cell_config("fashion", "paper-linf", 0, "FOLDER")
     assert changed(paper) == {
         "name": "paper-linf",
         "data": CPU_DATA | {"name": "Fashion-MNIST"},
@@ -38,7 +38,7 @@ def test_the_cells_of_scale_cpu_stay_as_they_were_trained():
         "loss": {"name": "linf"},
         "fit": CPU_FIT,
     }
-    trained = cell("fashion", "fgsm-rs-simplex", 2, "FOLDER")
+    trained = cell_config("fashion", "fgsm-rs-simplex", 2, "FOLDER")
     assert changed(trained) == {
         "name": "fgsm-rs-simplex",
         "seed": 2,
@@ -52,7 +52,7 @@ def test_the_cells_of_scale_cpu_stay_as_they_were_trained():
 
 
 def test_full_is_the_papers_training():
-    config = cell("paper-cifar100", "paper-linf", 0, "FOLDER", scale="full")
+    config = cell_config("paper-cifar100", "paper-linf", 0, "FOLDER", scale="full")
     assert (config.model.backbone, config.prototypes.dimension, config.fit.epochs) == ("resnet18", 500, 200)
     assert (config.fit.optimiser.learning_rate, config.fit.optimiser.weight_decay) == (0.006, 5e-5)
     assert config.fit.schedule.name == "cyclic"
@@ -63,7 +63,7 @@ def test_full_is_the_papers_training():
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_every_method_has_a_configuration_of_its_own_name(name, scale):
     for method in METHODS:
-        config = cell(name, method, 3, "FOLDER", scale=scale)
+        config = cell_config(name, method, 3, "FOLDER", scale=scale)
         assert (config.name, config.seed, config.data.source) == (method, 3, "FOLDER")
 
 
@@ -72,7 +72,7 @@ def test_adversarial_training_defends_the_ball_that_is_attacked():
         settings = measurement("fashion", data, "smoke")
         for method, about in METHODS.items():
             if about.family == "adversarial training":
-                assert cell("fashion", method, 0, data, scale="smoke").recipe.eps == settings.eps
+                assert cell_config("fashion", method, 0, data, scale="smoke").recipe.eps == settings.eps
 
 
 def test_curves_go_as_far_as_the_papers():
@@ -90,17 +90,17 @@ def test_curves_go_as_far_as_the_papers():
 )
 def test_unknown_names_suggest_the_nearest(name, method, message, tmp_path):
     with pytest.raises(RepulseError) as error:
-        cell(name, method, 0, "FOLDER")
+        cell_config(name, method, 0, "FOLDER")
     assert str(error.value).startswith(message)
     with pytest.raises(RepulseError) as error:
-        make_grid(name, "cpu", "FOLDER", tmp_path, methods=[method])
+        Grid(name, "cpu", "FOLDER", tmp_path, methods=[method])
     assert str(error.value).startswith(message)
 
 
 def test_a_grid_takes_the_scales_own_values_for_what_is_left_out(tmp_path):
-    grid = make_grid("fashion", "cpu", "FOLDER", tmp_path)
+    grid = Grid("fashion", "cpu", "FOLDER", tmp_path)
     assert (grid.methods, grid.seeds, grid.images) == (tuple(METHODS), (0, 1, 2), 200)
     assert grid.cells[0].folder == tmp_path / "fashion" / "cpu" / "softmax" / "seed-0"
     assert [c.seed for c in grid.cells] == sorted(c.seed for c in grid.cells)
-    twice = make_grid("fashion", "cpu", "FOLDER", tmp_path, methods=["simplex", "simplex"], seeds=[4, 4])
+    twice = Grid("fashion", "cpu", "FOLDER", tmp_path, methods=["simplex", "simplex"], seeds=[4, 4])
     assert [(c.method, c.seed) for c in twice.cells] == [("simplex", 4)]

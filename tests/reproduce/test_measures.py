@@ -11,10 +11,8 @@ from repulse.common.seeding import generator
 from repulse.config.run import merge
 from repulse.data.digits import digits
 from repulse.prototypes import make_prototypes
-from repulse.reproduce.comparisons import cell
-from repulse.reproduce.costs import Counter, count_passes
-from repulse.reproduce.separation import learned_separation, smallest_angle
-from repulse.reproduce.transfer import craft, right
+from repulse.reproduce.comparisons import cell_config
+from repulse.reproduce.measures import Counter, correct, count_passes, craft, learned_separation, smallest_angle
 from repulse.runs import Classes, build_model
 
 
@@ -35,7 +33,7 @@ def model_of(config):
     ],
 )
 def test_passes_are_those_that_the_recipes_state(method, recipe, expected):
-    config = merge(cell("fashion", method, 0, "digits", scale="smoke"), {"recipe": recipe}, "test")
+    config = merge(cell_config("fashion", method, 0, "digits", scale="smoke"), {"recipe": recipe}, "test")
     assert count_passes(config, model_of(config), digits()[0]) == expected
 
 
@@ -105,14 +103,14 @@ def test_crafted_images_go_to_the_corner_that_hurts_most_even_beyond_success():
     images = torch.rand(30, 1, 2, 2, generator=generator("craft")) * 0.6 + 0.2
     labels = torch.zeros(30, dtype=torch.int64)
     threat = Threat("linf", 0.1)
-    found = craft(model, images, labels, threat, seed=1)
+    found = craft(model, images, labels, threat, steps=20, seed=1)
     expected = images - 0.1 * torch.tensor([1.0, -1, 1, 1]).view(1, 1, 2, 2)
     torch.testing.assert_close(found, expected)
-    assert torch.equal(right(model, images, labels), images.flatten(1) @ model.layer.weight[0] >= 0)
+    assert torch.equal(correct(model, images, labels), images.flatten(1) @ model.layer.weight[0] >= 0)
 
 
 def test_crafted_images_do_not_depend_on_their_neighbours():
-    config = cell("fashion", "simplex", 0, "digits", scale="smoke")
+    config = cell_config("fashion", "simplex", 0, "digits", scale="smoke")
     model = model_of(config).eval()
     source = digits()[1]
     images = source.fetch(torch.arange(6)).float() / 255

@@ -1,23 +1,27 @@
 """Tables, claims, sentences and pages against numbers counted by hand from made-up cells."""
 
+import json
 import re
 import statistics
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from fake_cells import content, fake
 
 from repulse.common.errors import RepulseError
-from repulse.reproduce import reading, tables
+from repulse.reproduce import page, sentences
 from repulse.reproduce.claims import claims
 from repulse.reproduce.figures import gather, spread
-from repulse.reproduce.grid import make_grid
-from repulse.reproduce.keep import keep
-from repulse.reproduce.report import write_reproduction
+from repulse.reproduce.grid import Grid
+from repulse.reproduce.methods import METHODS
+from repulse.reproduce.page import keep, write_reproduction
+
+ROOT = Path(__file__).parents[2]
 
 
-def grid_of(folder, methods, *, name="paper-cifar10", seeds=(0,), title=None):
-    return make_grid(name, "cpu", "FOLDER", folder, methods=methods, seeds=seeds, images=50, title=title)
+def grid_of(folder, methods, *, name="paper-cifar10", seeds=(0,), title=""):
+    return Grid(name, "cpu", "FOLDER", folder, methods=methods, seeds=seeds, images=50, title=title)
 
 
 def rows(table):
@@ -47,7 +51,7 @@ def three_seeds(tmp_path):
 
 
 def test_means_and_spreads_are_over_seeds(three_seeds):
-    shown = rows(tables.accuracies(three_seeds))
+    shown = rows(page.accuracies(three_seeds))
     deviation = 100 * statistics.stdev([0.6, 0.7, 0.8])
     space = "\N{NO-BREAK SPACE}"
     assert shown["paper-linf"] == [
@@ -69,7 +73,7 @@ def test_one_seed_has_no_spread():
 
 
 def test_costs_are_held_against_plain_training_of_the_same_seed(three_seeds):
-    shown = rows(tables.costs(three_seeds))
+    shown = rows(page.costs(three_seeds))
     # 3 epochs of 2 + 2 passes are 12 against 2 of 1 + 1, which are 4.
     assert shown["fgsm-rs"] == ["30 ± 0", "12 ± 0", "3.00 ± 0.00", "3.00 ± 0.00"]
     assert shown["paper-linf"][2:] == ["1.10 ± 0.00", "1.00 ± 0.00"]
@@ -79,11 +83,11 @@ def test_seconds_of_other_machines_are_not_compared(tmp_path):
     grid = grid_of(tmp_path, ["softmax", "simplex"])
     fake(grid.cells[0], processor="fast")
     fake(grid.cells[1], processor="slow")
-    assert rows(tables.costs(gather(grid)))["simplex"][2] == "–"
+    assert rows(page.costs(gather(grid)))["simplex"][2] == "–"
 
 
 def test_separation_is_held_against_that_of_the_prototypes(three_seeds):
-    shown = rows(tables.separations(three_seeds))["paper-linf"]
+    shown = rows(page.separations(three_seeds))["paper-linf"]
     assert shown[:4] == ["40.0 ± 0.0", "90.0 ± 0.0", "44.4 ± 0.0\N{NO-BREAK SPACE}%", "0.50 ± 0.00"]
 
 
@@ -91,10 +95,10 @@ def test_cells_of_other_settings_are_left_out(tmp_path):
     grid = grid_of(tmp_path, ["softmax", "simplex"])
     for cell in grid.cells:
         fake(cell)
-    other = make_grid("paper-cifar10", "cpu", "FOLDER", tmp_path, methods=grid.methods, seeds=(0,), images=51)
-    assert gather(other).found == ()
+    other = Grid("paper-cifar10", "cpu", "FOLDER", tmp_path, methods=grid.methods, seeds=(0,), images=51)
+    assert gather(other).results == ()
     grid.cells[0].evaluation.joinpath("asked.json").unlink()
-    assert [found.cell.method for found in gather(grid).found] == ["simplex"]
+    assert [result.cell.method for result in gather(grid).results] == ["simplex"]
 
 
 PAPER = {"natural": 0.93, "paper": (0.6, 0.55), "worst": 0.1}
@@ -167,11 +171,11 @@ def test_rank_correlation_is_spearmans(tmp_path):
     angles, worst = (10, 20, 30, 40, 50), (0.1, 0.3, 0.2, 0.5, 0.4)
     for cell, angle, left in zip(grid.cells, angles, worst, strict=True):
         fake(cell, angle=angle, worst=left)
-    found = reading.correlation(gather(grid).rows, lambda f: f.angle, lambda f: f.worst)
+    found = sentences.correlation(gather(grid).rows, lambda r: r.angle, lambda r: r.worst)
     # 1 - 6 sum d^2 / (n (n^2 - 1)), with ranks 1 3 2 5 4 against 1 2 3 4 5.
     assert found.rho == pytest.approx(1 - 6 * 4 / (5 * 24))
     assert found.count == 5
-    assert reading.correlation(gather(grid).rows, lambda f: 1.0, lambda f: f.worst) is None
+    assert sentences.correlation(gather(grid).rows, lambda r: 1.0, lambda r: r.worst) is None
 
 
 def test_sentences_name_what_the_figures_show(tmp_path):
@@ -183,7 +187,7 @@ def test_sentences_name_what_the_figures_show(tmp_path):
     fake(trained, worst=0.3, paper=(0.31, 0.31), natural=0.6, transfer=own | {"fgsm-rs": 0.3})
     fake(prototypes, worst=0.325, paper=(0.33, 0.33), natural=0.61, transfer=own | {"fgsm-rs-simplex": 0.3})
     figures = gather(grid)
-    said = {name: getattr(reading, name)(figures).replace("\N{NO-BREAK SPACE}", " ") for name in SAID}
+    said = {name: getattr(sentences, name)(figures).replace("\N{NO-BREAK SPACE}", " ") for name in SAID}
     assert said == SAID
 
 
@@ -222,15 +226,15 @@ def test_the_page_needs_nothing_else_and_escapes_what_comes_from_outside(tmp_pat
         fake(cell, angle=30 + i, worst=0.1 * i, transfer=dict.fromkeys(methods, 0.1 * i))
     path = write_reproduction(gather(grid), grid.folder)
     text = path.read_text(encoding="utf-8")
-    page = Page(text)
-    assert not [tag for tag, _ in page.tags if tag in ("script", "img", "iframe")]
-    links = [value for _, attrs in page.tags for name, value in attrs.items() if name in ("href", "src") and value]
+    parsed = Page(text)
+    assert not [tag for tag, _ in parsed.tags if tag in ("script", "img", "iframe")]
+    links = [value for _, attrs in parsed.tags for name, value in attrs.items() if name in ("href", "src") and value]
     assert all(link.startswith(("#", "data:")) for link in links)
     assert "url(http" not in text
-    assert len(page.ids) == len(set(page.ids))
-    assert {"claims", "accuracy", "eps", "pairs", "angles", "cost"} <= set(page.ids)
-    assert {link[1:] for link in links if link.startswith("#")} <= set(page.ids)
-    assert sum(tag == "svg" for tag, _ in page.tags) == 3
+    assert len(parsed.ids) == len(set(parsed.ids))
+    assert {"claims", "accuracy", "eps", "pairs", "angles", "cost"} <= set(parsed.ids)
+    assert {link[1:] for link in links if link.startswith("#")} <= set(parsed.ids)
+    assert sum(tag == "svg" for tag, _ in parsed.tags) == 3
     assert "prefers-color-scheme: dark" in text
     assert "@media print" in text
     table = (grid.folder / "table.md").read_text(encoding="utf-8")
@@ -248,7 +252,7 @@ def test_the_figures_hold_every_cell(three_seeds):
 
 
 def test_a_kept_copy_is_small_nameless_and_reports_the_same(tmp_path):
-    grid = make_grid("fashion", "cpu", "/secret/place", tmp_path / "runs", methods=["softmax", "simplex"], seeds=(0,))
+    grid = Grid("fashion", "cpu", "/secret/place", tmp_path / "runs", methods=["softmax", "simplex"], seeds=(0,))
     for cell in grid.cells:
         fake(cell, transfer=dict.fromkeys(grid.methods, 0.5))
         (cell.folder / "checkpoints").mkdir()
@@ -261,7 +265,7 @@ def test_a_kept_copy_is_small_nameless_and_reports_the_same(tmp_path):
     assert not [path for path in files if "secret" in path.read_text(encoding="utf-8")]
     assert sum(path.stat().st_size for path in files if path.parent != copy) < 2 * 20_000
     # The same report can be written from the copy, whatever the place of the data is called now.
-    again = make_grid("fashion", "cpu", "FOLDER", tmp_path / "results", methods=["softmax", "simplex"], seeds=(0,))
+    again = Grid("fashion", "cpu", "FOLDER", tmp_path / "results", methods=["softmax", "simplex"], seeds=(0,))
     for name in ("table.md", "claims.md", "figures.json", "report.html"):
         before = (grid.folder / name).read_bytes()
         assert (copy / name).read_bytes() == before
@@ -277,3 +281,15 @@ def test_results_are_not_kept_over_the_original(tmp_path):
     with pytest.raises(RepulseError) as error:
         keep(gather(grid), tmp_path)
     assert str(error.value) == (f"results are kept elsewhere than they were made: name another folder than {tmp_path}")
+
+
+@pytest.mark.parametrize(("name", "title"), [("fashion", ""), ("paper-cifar10", "CIFAR-10 (JPEG 75)")])
+def test_committed_results_are_read_and_their_tables_remade(name, title):
+    """Everybody's figures stand on these files: no later version may read them otherwise."""
+    grid = Grid(name, "cpu", "FOLDER", ROOT / "results" / "reproduce", images=100, title=title)
+    kept = content(grid.folder / "figures.json")
+    again = json.loads(page.figures_json(gather(grid)))
+    assert [row["method"] for row in again["methods"]] == list(METHODS)
+    assert all(len(row["cells"]) == 3 for row in again["methods"])
+    for part in ("methods", "transfer", "correlations"):
+        assert again[part] == kept[part]

@@ -5,22 +5,19 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 from fake_cells import content, fake
 
 from repulse.cli import main
 from repulse.common.errors import RepulseError
-from repulse.reproduce import comparisons, run, together, work
-from repulse.reproduce.command import reproduce
-from repulse.reproduce.grid import make_grid, write_json
+from repulse.reproduce import cells, comparisons, work
+from repulse.reproduce.grid import Grid, write_json
 from repulse.reproduce.plan import make_plan
-from repulse.reproduce.slurm import SlurmSettings, submit
-from repulse.reproduce.work import claimed, failure, held
-from repulse.reproduce.work import work as work_through
+from repulse.reproduce.slurm import Job, SlurmSettings, submit
+from repulse.reproduce.work import reproduce
 
-# Forked workers see what a test has put in place of training.
+# Forked processes see what a test has put in place of training.
 FORK = multiprocessing.get_context("fork")
 ALL = ("train", "measure", "report")
 
@@ -29,18 +26,24 @@ def silent(line):
     """Nobody listens."""
 
 
+def run(grid, stages=("train", "measure"), jobs=1, tell=silent, keep_in=None):
+    return reproduce(grid, stages, jobs=jobs, keep_in=keep_in, tell=tell)
+
+
+def smoke(folder, *methods, **more):
+    return Grid("fashion", "smoke", "digits", folder, methods=methods, **more)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """The scale `smoke`, with as little training and as few attacks as there can be."""
 
     def shrink(**training):
-        size = comparisons._SIZES["smoke"]
+        size = comparisons.SCALES["smoke"]
         fit = size.training["fit"] | {"epochs": 1} | training
-        data = {"train_images": 200}
-        changes = size.training | {"fit": fit, "data": data}
-        monkeypatch.setitem(
-            comparisons._SIZES, "smoke", dataclasses.replace(size, training=changes, attacks="paper", images=6)
-        )
+        changes = size.training | {"fit": fit, "data": {"train_images": 200}}
+        smaller = dataclasses.replace(size, training=changes, attacks="paper", images=6)
+        monkeypatch.setitem(comparisons.SCALES, "smoke", smaller)
 
     shrink()
     return shrink
@@ -55,22 +58,22 @@ def made_up(monkeypatch):
             with log.open("a") as file:
                 file.write(f"{what} {cell.label}\n")
 
-        def trained(cell, tell, processes):
+        def trained(cell, tell):
             note("begin", cell)
             if train is not None:
                 train(cell)
-            time.sleep(0.002)
             fake(cell)
             (cell.evaluation / "asked.json").unlink()
             note("trained", cell)
 
-        def measured(cell, grid, tell, progress):
+        def measured(cell, tell):
             write_json(cell.evaluation / "asked.json", cell.asked)
-            write_json(cell.folder / "transfer.json", {"of": work._crafted_of(cell), "robust": {}})
+            write_json(cell.folder / "transfer.json", {"of": cell.crafted_of, "robust": {}})
             note("measured", cell)
 
-        monkeypatch.setattr(work, "_train", trained)
-        monkeypatch.setattr(work, "_measure", measured)
+        monkeypatch.setattr(cells, "_train", trained)
+        monkeypatch.setattr(cells, "_measure", measured)
+        monkeypatch.setattr(work.multiprocessing, "get_context", lambda _: FORK)
 
     return install
 
@@ -79,78 +82,45 @@ def lines(log):
     return log.read_text().splitlines()
 
 
-def start(grid, session="one"):
-    process = FORK.Process(target=work_through, args=(grid, ALL, session, silent))
-    process.start()
-    return process
+def done(*cells):
+    return [f"{what} {cell.label}" for cell in cells for what in ("begin", "trained", "measured")]
 
 
-def wait_for(condition):
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("waited for 30 seconds")
-
-
-def test_workers_side_by_side_do_each_cell_once(tmp_path, made_up):
+def test_two_commands_at_once_do_each_cell_once(tmp_path, made_up):
     log = tmp_path / "log"
     made_up(log)
-    methods = ["softmax", "paper-linf", "simplex", "fgsm-rs"]
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=methods, seeds=(0, 1, 2))
-    workers = [start(grid) for _ in range(4)]
-    for worker in workers:
-        worker.join()
-        assert worker.exitcode == 0
-    expected = [f"{what} {cell.label}" for cell in grid.cells for what in ("begin", "trained", "measured")]
-    assert sorted(lines(log)) == sorted(expected)
-    assert not list((grid.folder / ".failed").glob("*"))
+    grid = smoke(tmp_path, "softmax", "paper-linf", "simplex", "fgsm-rs", seeds=(0, 1, 2))
+    commands = [FORK.Process(target=run, args=(grid,)) for _ in range(2)]
+    for command in commands:
+        command.start()
+    for command in commands:
+        command.join()
+        assert command.exitcode == 0
+    assert sorted(lines(log)) == sorted(done(*grid.cells))
 
 
-def test_a_killed_workers_cell_is_taken_up_and_nothing_is_done_twice(tmp_path, made_up):
-    log = tmp_path / "log"
-    victim = os.getpid()
-
-    def hang_in_the_child(cell):
-        while cell.method == "paper-linf" and os.getpid() != victim:
-            time.sleep(0.01)
-
-    made_up(log, hang_in_the_child)
-    methods = ["softmax", "paper-linf", "simplex"]
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=methods)
-    worker = start(grid)
-    wait_for(lambda: log.exists() and "begin paper-linf, seed 0" in lines(log))
-    assert held(grid.cells[1])
-    os.kill(worker.pid, signal.SIGKILL)
-    worker.join()
-    assert not held(grid.cells[1])
-    work_through(grid, ALL, "two", silent)
-    found = lines(log)
-    assert found.count("begin softmax, seed 0") == 1
-    assert found.count("trained paper-linf, seed 0") == 1
-    assert all(cell.measured() for cell in grid.cells)
-
-
-def test_a_cell_that_kills_its_workers_is_given_up_after_two(tmp_path, made_up):
+def test_jobs_work_side_by_side_and_outlive_one_that_is_killed(tmp_path, made_up):
     log = tmp_path / "log"
     parent = os.getpid()
 
-    def die(cell):
-        if cell.method == "softmax" and os.getpid() != parent:
+    def die_once(cell):
+        first = cell.label == "simplex, seed 0" and lines(log).count(f"begin {cell.label}") == 1
+        if first and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    made_up(log, die)
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax", "simplex"])
-    for expected in (-signal.SIGKILL, -signal.SIGKILL, 0):
-        worker = start(grid)
-        worker.join()
-        assert worker.exitcode == expected
-    assert failure(grid.cells[0], "one") == "its worker died; is there enough memory?"
-    assert grid.cells[1].measured()
-    # Another session tries again.
-    assert failure(grid.cells[0], "two") is None
-    work_through(grid, ALL, "two", silent)
-    assert grid.cells[0].measured()
+    made_up(log, die_once)
+    grid = smoke(tmp_path, "softmax", "simplex", "noise", seeds=(0, 1))
+    with pytest.raises(RepulseError) as error:
+        run(grid, jobs=2)
+    assert str(error.value) == (
+        "1 of 6 cells failed: simplex, seed 0: its process died (exit code -9); is there enough memory?. The same "
+        "command tries them again"
+    )
+    assert [cell.label for cell in grid.cells if not cell.trained()] == ["simplex, seed 0"]
+    # The claim went with the process: the same command takes the cell up, and does nothing else again.
+    run(grid, jobs=2)
+    assert all(cell.measured() for cell in grid.cells)
+    assert sorted(lines(log)) == sorted([*done(*grid.cells), "begin simplex, seed 0"])
 
 
 def test_a_failing_cell_is_reported_at_the_end_and_does_not_stop_the_others(tmp_path, made_up, capsys):
@@ -164,37 +134,17 @@ def test_a_failing_cell_is_reported_at_the_end_and_does_not_stop_the_others(tmp_
     argv = ["reproduce", "fashion", "--methods", "softmax,noise,simplex", "--output", str(tmp_path)]
     assert main(argv) == 2
     folder = tmp_path / "fashion" / "smoke"
-    assert capsys.readouterr().err.splitlines()[-1] == (
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1] == (
         "repulse: error: 2 of 3 cells failed: softmax, seed 0: the loss is no longer a number; noise, seed 0: "
-        "ValueError('a defect'). The same command tries them again; what was going on stands in "
-        f"{folder / '.failed'}"
+        "ValueError('a defect'). The same command tries them again"
     )
-    assert "Traceback" in content(folder / ".failed" / "noise-seed-0.json")["traceback"]
+    # A defect is shown whole, a user's mistake in one line.
+    assert said.count("Traceback") == 1
     assert "simplex" in (folder / "table.md").read_text()
     made_up(tmp_path / "log")
     assert main(argv) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {folder / 'report.html'}"
-
-
-def test_jobs_work_side_by_side_and_outlive_one_of_them(tmp_path, made_up, monkeypatch):
-    log = tmp_path / "log"
-    parent = os.getpid()
-
-    def die_once(cell):
-        first = cell.label == "simplex, seed 0" and lines(log).count(f"begin {cell.label}") == 1
-        if first and os.getpid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    made_up(log, die_once)
-    monkeypatch.setattr(run.multiprocessing, "get_context", lambda _: FORK)
-    told = []
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax", "simplex", "noise"], seeds=(0, 1))
-    assert run.run_grid(grid, ("train",), jobs=2, tell=told.append) == {}
-    assert all(cell.trained() for cell in grid.cells)
-    found = lines(log)
-    assert found.count("begin simplex, seed 0") == 2
-    assert [found.count(f"trained {cell.label}") for cell in grid.cells] == [1] * 6
-    assert told == ["1 of 2 workers died (exit codes -9)"]
 
 
 def test_processes_of_a_cell_get_the_commands_that_do_the_same(tmp_path, tiny, monkeypatch, capsys):
@@ -206,47 +156,44 @@ def test_processes_of_a_cell_get_the_commands_that_do_the_same(tmp_path, tiny, m
         code = main(command[command.index("repulse") + 1 :])
         return subprocess.CompletedProcess(command, code, "", capsys.readouterr().err)
 
-    monkeypatch.setattr(together.subprocess, "run", started)
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax"], images=4)
-    (cell,) = grid.cells
-    together.train_together(cell.config, cell.folder, 1)
-    assert cell.trained()
-    together.evaluate_together(cell.folder, cell.measurement, cell.images, "digits", 1)
-    write_json(cell.evaluation / "asked.json", cell.asked)
-    found = cell.record()
+    monkeypatch.setattr(cells.subprocess, "run", started)
+    # One process for training, which main runs here, while torchrun would be told of two.
+    monkeypatch.setattr(cells, "merge", lambda config, changes, what: config)
+    grid = smoke(tmp_path, "softmax", images=4, processes=2)
+    run(grid)
+    found = grid.cells[0].record()
     assert (found.eps, found.data.count, len(found.curve)) == (0.1, 4, 8)
     assert launched[0][1:4] == ["-m", "torch.distributed.run", "--standalone"]
-    assert launched[0][4:] == ["--nproc-per-node=1", "-m", "repulse"]
+    assert launched[0][4:] == launched[1][4:] == ["--nproc-per-node=2", "-m", "repulse"]
     with pytest.raises(RepulseError) as error:
-        together.evaluate_together(tmp_path / "none", cell.measurement, 4, "digits", 1)
+        cells._under_torchrun(["evaluate", str(tmp_path / "none")], grid.measurement, 2)
     assert str(error.value).startswith(f"{tmp_path / 'none'} is no run folder")
 
 
-def test_the_command_itself_is_one_process(tmp_path, made_up, monkeypatch):
-    made_up(tmp_path / "log")
+def test_the_command_itself_is_one_process(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax"])
     with pytest.raises(RepulseError) as error:
-        run.run_grid(grid, ("train",), tell=silent)
-    assert str(error.value) == (
-        "start this as one process; --processes N lets N processes train and attack each cell together"
-    )
+        run(smoke(tmp_path, "softmax"))
+    assert str(error.value) == "start this as one process; --processes N gives each cell N processes"
 
 
 def test_a_claimed_cell_is_left_to_who_holds_it(tmp_path, made_up):
     log = tmp_path / "log"
     made_up(log)
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax", "simplex"])
+    grid = smoke(tmp_path, "softmax", "simplex")
+    softmax, simplex = grid.cells
     told = []
-    with claimed(grid.cells[0]) as mine:
+    with softmax.claimed() as mine:
         assert mine
-        assert not held(grid.cells[1])
-        child = FORK.Process(target=work_through, args=(grid, ALL, "one", silent))
+        assert not simplex.held()
+        child = FORK.Process(target=run, args=(grid,))
         child.start()
         child.join()
-        assert lines(log) == [f"{what} simplex, seed 0" for what in ("begin", "trained", "measured")]
-    reproduce(grid, ("train", "measure"), jobs=1, keep_in=None, tell=told.append)
-    assert len(lines(log)) == 6
+        assert lines(log) == done(simplex)
+        run(grid, tell=told.append)
+        assert told == ["others are still at 1 cells: softmax, seed 0"]
+    run(grid)
+    assert lines(log) == done(simplex, softmax)
 
 
 def times(cell):
@@ -258,22 +205,22 @@ def times(cell):
 
 def test_a_changed_setting_redoes_only_what_depends_on_it(tmp_path, tiny):
     told = []
-    first = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax"])
+    first = smoke(tmp_path, "softmax")
     (cell,) = first.cells
-    reproduce(first, ALL, jobs=1, keep_in=None, tell=told.append)
+    run(first, ALL, tell=told.append)
     assert [line.split(":")[1].split()[0] for line in told] == ["trained", "attacked"]
     assert cell.record().data.count == 6
     before, page = times(cell), (first.folder / "report.html").read_bytes()
 
-    reproduce(first, ALL, jobs=1, keep_in=None, tell=told.append)
+    run(first, ALL, tell=told.append)
     assert len(told) == 2
     assert times(cell) == before
     assert (first.folder / "report.html").read_bytes() == page
 
     # Other images: attacked again, not trained.
-    (more,) = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax"], images=4).cells
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax"], images=4)
-    reproduce(grid, ("train", "measure"), jobs=1, keep_in=None, tell=told.append)
+    (more,) = smoke(tmp_path, "softmax", images=4).cells
+    grid = smoke(tmp_path, "softmax", images=4)
+    run(grid, tell=told.append)
     assert told[2:] == [told[2]]
     assert told[2].startswith("softmax, seed 0: attacked 4 images in ")
     after = times(more)
@@ -281,8 +228,8 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(tmp_path, tiny):
 
     # Other training: the run is moved aside, and everything of it is done anew.
     tiny(batch_size=50)
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax"], images=4)
-    reproduce(grid, ("train", "measure"), jobs=1, keep_in=None, tell=told.append)
+    grid = smoke(tmp_path, "softmax", images=4)
+    run(grid, tell=told.append)
     assert told[3] == (
         "softmax, seed 0: trained anew, since fit.batch_size changed; the old run lies in seed-0-before-1"
     )
@@ -291,33 +238,28 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(tmp_path, tiny):
     assert not set(times(more).values()) & set(after.values())
 
 
-def test_data_that_moved_is_the_same_data(tmp_path, made_up, monkeypatch):
-    made_up(tmp_path / "log")
-    here = make_grid("fashion", "cpu", "HERE", tmp_path, methods=["softmax"], seeds=(0,))
-    work_through(here, ALL, "one", silent)
-    there = make_grid("fashion", "cpu", "THERE", tmp_path, methods=["softmax"], seeds=(0,))
-    assert there.cells[0].measured()
-    renamed = make_grid("fashion", "cpu", "HERE", tmp_path, methods=["softmax"], seeds=(0,), title="Other")
-    assert renamed.cells[0].changed() == ["data.name"]
+def test_data_that_moved_is_the_same_data(tmp_path):
+    def grid(place, title=""):
+        return Grid("fashion", "cpu", place, tmp_path, methods=("softmax",), seeds=(0,), title=title)
+
+    (here,) = grid("HERE").cells
+    fake(here, transfer={})
+    assert here.measured()
+    assert grid("THERE").cells[0].measured()
+    assert grid("HERE", "Other").cells[0].changed() == ["data.name"]
 
 
-def test_stages_do_what_they_say(tmp_path, made_up, capsys):
+def test_stages_do_what_they_say(tmp_path, made_up):
     log = tmp_path / "log"
     made_up(log)
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax", "simplex"])
-    work_through(grid, ("measure",), "one", silent)
+    grid = smoke(tmp_path, "softmax", "simplex")
+    run(grid, ("measure",))
     assert not log.exists()
-    work_through(make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax"]), ("train",), "one", silent)
-    work_through(grid, ("measure",), "one", silent)
-    assert lines(log) == [f"{what} softmax, seed 0" for what in ("begin", "trained", "measured")]
+    run(smoke(tmp_path, "softmax"), ("train",))
+    run(grid, ("measure",))
+    assert lines(log) == done(grid.cells[0])
     with pytest.raises(RepulseError) as error:
-        reproduce(
-            make_grid("fashion", "smoke", "digits", tmp_path, methods=["simplex"]),
-            ("report",),
-            jobs=1,
-            keep_in=None,
-            tell=silent,
-        )
+        run(smoke(tmp_path, "simplex"), ("report",))
     assert str(error.value) == (
         f"{grid.folder} holds no cell that was measured with these settings (20 images); make some by "
         "--stages train,measure"
@@ -325,8 +267,8 @@ def test_stages_do_what_they_say(tmp_path, made_up, capsys):
 
 
 def test_the_plan_counts_what_is_left(tmp_path):
-    grid = make_grid("fashion", "cpu", "FOLDER", tmp_path, methods=["softmax", "fgsm-rs"], seeds=(0, 1))
-    for cell in grid.first_seed:
+    grid = Grid("fashion", "cpu", "FOLDER", tmp_path, methods=("softmax", "fgsm-rs"), seeds=(0, 1))
+    for cell in grid.cells[:2]:
         fake(cell, seconds=20.0, epochs=2)
     planned, source = make_plan(grid, ("train", "measure"))
     # The first seed has no crafted images yet, so something is left to measure, but no attack.
@@ -335,7 +277,7 @@ def test_the_plan_counts_what_is_left(tmp_path):
     assert [each.passes for each in planned] == [0, 0, 24_000 * 2 * 2, 24_000 * 3 * 4]
     # Cells took 20 s for 2 epochs of 500 images, forward and backward.
     assert planned[2].training == pytest.approx(24_000 * 4 * 20 / 2000)
-    assert [each.measuring for each in planned] == [0, 0, 10, 10]
+    assert [each.attacks for each in planned] == [0, 0, 10, 10]
     assert source == "training: as fast as 2 finished cells; attacks: as on 2 finished cells"
 
 
@@ -375,19 +317,33 @@ def test_missing_data_is_said_once(tmp_path, capsys):
 
 # submitit's executor for trying things out leaves the files of its logs open.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_slurm_runs_workers_by_submitit(tmp_path, made_up):
+def test_slurm_runs_cells_by_submitit(tmp_path, made_up):
     pytest.importorskip("submitit")
     log = tmp_path / "log"
     made_up(log)
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax", "simplex"])
+    grid = smoke(tmp_path, "softmax", "simplex")
     jobs = submit(grid, ("train",), SlurmSettings(workers=2, executor="debug"))
     assert [job.result() for job in jobs] == [None, None]
     assert len(lines(log)) == 4
+    assert submit(grid, ("train",), SlurmSettings(workers=2, executor="debug")) == []
+
+
+def test_a_job_that_fails_says_so_and_one_that_is_stopped_is_queued_again(tmp_path, made_up):
+    pytest.importorskip("submitit")
+
+    def fail(cell):
+        raise RepulseError("the loss is no longer a number")
+
+    made_up(tmp_path / "log", fail)
+    job = Job(smoke(tmp_path, "softmax").cells[0], ("train",))
+    with pytest.raises(RepulseError, match="the loss is no longer a number"):
+        job()
+    assert job.checkpoint().function is job
 
 
 def test_slurm_without_a_cluster_says_so(tmp_path):
     pytest.importorskip("submitit")
-    grid = make_grid("fashion", "smoke", "digits", tmp_path, methods=["softmax"])
+    grid = smoke(tmp_path, "softmax")
     with pytest.raises(RepulseError, match=r"^cannot reach Slurm: "):
         submit(grid, ("train",), SlurmSettings(workers=1))
 

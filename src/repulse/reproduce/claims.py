@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from repulse.common.units import in_255ths
-from repulse.report.tables import Cell, Table
 from repulse.reproduce.comparisons import DIGITS
-from repulse.reproduce.figures import PLAIN, TRAINING_LOSS, WORST_CASE, Figures, Found, Row, Spread, spread
+from repulse.reproduce.figures import PLAIN, TRAINING_LOSS, WORST_CASE, Figures, Result, Row, Spread, spread
 
 NOT_MEASURED = "not measured"
 
@@ -50,23 +49,17 @@ def claims(figures: Figures) -> tuple[Claim, ...]:
     )
 
 
-def claim_table(found: tuple[Claim, ...]) -> Table:
-    """One row per claim."""
-    rows = tuple((Cell(c.text), Cell(c.protocol), Cell(c.believable), Cell(c.verdict, strong=True)) for c in found)
-    return Table(("the paper's claim", "under its protocol", "believable", "verdict"), rows)
-
-
 def papers_row(figures: Figures) -> Row | None:
     """The paper's method that does best under the paper's protocol; None if none was measured."""
-    return _best(figures, lambda row: row.method.startswith("paper-"), lambda found: found.protocol)
+    return _best(figures, lambda row: row.method.startswith("paper-"), lambda r: r.protocol)
 
 
 def rivals_row(figures: Figures) -> Row | None:
     """The adversarially trained method with the best worst case; None if none was measured."""
-    return _best(figures, lambda row: row.about.family == "adversarial training", lambda found: found.worst)
+    return _best(figures, lambda row: row.about.family == "adversarial training", lambda r: r.worst)
 
 
-def _best(figures: Figures, which: Callable[[Row], bool], figure: Callable[[Found], float | None]) -> Row | None:
+def _best(figures: Figures, which: Callable[[Row], bool], figure: Callable[[Result], float | None]) -> Row | None:
     ranked = [(value.mean, row) for row in figures.rows if which(row) and (value := row.over(figure)) is not None]
     return max(ranked, key=lambda each: each[0])[1] if ranked else None
 
@@ -76,7 +69,7 @@ def _accuracy(figures: Figures, name: str, data: str, *, robust: float, natural:
     row = papers_row(figures)
     if figures.grid.name != name or figures.grid.data == DIGITS or row is None:
         return Claim(text, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED)
-    clean, protocol, worst = row.over(lambda f: f.natural), row.over(lambda f: f.protocol), row.over(lambda f: f.worst)
+    clean, protocol, worst = row.over(lambda r: r.natural), row.over(lambda r: r.protocol), row.over(lambda r: r.worst)
     if clean is None or protocol is None or worst is None:
         return Claim(text, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED)
     at = f"at {clean.share} natural accuracy"
@@ -113,21 +106,21 @@ def _kept(own: Row, rival: Row, line: str) -> tuple[str, bool | None]:
     """What is kept of robust accuracy from eps to twice eps, in words; and whether the first keeps more."""
     parts, kept = [], []
     for row in (own, rival):
-        eps = row.found[0].record.eps
-        near, far = (spread(found.at(each, line) for found in row.found) for each in (eps, 2 * eps))
+        eps = row.results[0].record.eps
+        near, far = (spread(r.at(each, line) for r in row.results) for each in (eps, 2 * eps))
         if near is None or far is None:
             return NOT_MEASURED, None
         parts.append(f"{row.method} {near.share} to {far.share}")
         kept.append(far.mean / near.mean if near.mean >= TOO_LITTLE else None)
-    words = f"from eps {in_255ths(own.found[0].record.eps)} to twice that: {'; '.join(parts)}"
+    words = f"from eps {in_255ths(own.results[0].record.eps)} to twice that: {'; '.join(parts)}"
     return words, None if kept[0] is None or kept[1] is None else kept[0] > kept[1]
 
 
 def _cost(figures: Figures) -> Claim:
     text = "Training costs no more than without a defence"
     row = papers_row(figures)
-    seconds = None if row is None else row.over(lambda f: figures.relative(f, lambda each: each.seconds))
-    passes = None if row is None else row.over(lambda f: figures.relative(f, lambda each: each.passes))
+    seconds = None if row is None else row.over(lambda r: figures.relative(r, lambda o: o.seconds))
+    passes = None if row is None else row.over(lambda r: figures.relative(r, lambda o: o.passes))
     if row is None or seconds is None or passes is None:
         return Claim(text, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED)
     same = passes.mean <= 1.0 + 1e-9
@@ -146,4 +139,4 @@ def _cost(figures: Figures) -> Claim:
 
 
 def _within(seconds: Spread) -> bool:
-    return seconds.deviation is not None and seconds.mean - seconds.deviation <= SAME_COST
+    return seconds.std is not None and seconds.mean - seconds.std <= SAME_COST

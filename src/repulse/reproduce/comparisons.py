@@ -117,28 +117,30 @@ _FULL: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class _Size:
+class Size:
     """What a scale decides.
 
     Args:
         training: changes to all methods, under their own.
-        methods: changes to some of them, over their own.
+        changes: changes to some of them, over their own.
         seeds: of the runs.
         images: how many test images are attacked.
         attacks: with what.
+        methods: the rows.
     """
 
     training: dict[str, Any]
-    methods: dict[str, dict[str, Any]]
+    changes: dict[str, dict[str, Any]]
     seeds: tuple[int, ...]
     images: int
     attacks: Attacks
+    methods: tuple[str, ...] = tuple(METHODS)
 
 
-_SIZES: dict[Scale, _Size] = {
-    "smoke": _Size(_SMOKE, _SMOKE_METHODS, seeds=(0,), images=20, attacks="quick"),
-    "cpu": _Size(_CPU, _CPU_METHODS, seeds=(0, 1, 2), images=200, attacks="adaptive"),
-    "full": _Size(_FULL, _FULL_METHODS, seeds=(0, 1, 2), images=1000, attacks="adaptive"),
+SCALES: dict[Scale, Size] = {
+    "smoke": Size(_SMOKE, _SMOKE_METHODS, seeds=(0,), images=20, attacks="quick"),
+    "cpu": Size(_CPU, _CPU_METHODS, seeds=(0, 1, 2), images=200, attacks="adaptive"),
+    "full": Size(_FULL, _FULL_METHODS, seeds=(0, 1, 2), images=1000, attacks="adaptive"),
 }
 
 
@@ -153,30 +155,22 @@ def comparison(name: str, data: str) -> Comparison:
     return _ON_DIGITS if data == DIGITS else COMPARISONS[name]
 
 
-def seeds_of(scale: Scale) -> tuple[int, ...]:
-    """The seeds that a scale has by itself."""
-    return _SIZES[scale].seeds
-
-
-def images_of(scale: Scale) -> int:
-    """How many test images a scale attacks by itself."""
-    return _SIZES[scale].images
-
-
 def measurement(name: str, data: str, scale: Scale, attacks: Attacks | None = None) -> EvaluationSettings:
     """How every model of a comparison is attacked, by default as its scale says: the same for all."""
     eps = comparison(name, data).eps
     # Up to 32/255 for an eps of 8/255, as in the paper's figures.
     return EvaluationSettings(
         eps=eps,
-        attacks=attacks or _SIZES[scale].attacks,
+        attacks=attacks or SCALES[scale].attacks,
         steps=(20, 100),
         curve=tuple(level * eps / 8 for level in (0, 2, 4, 8, 12, 16, 24, 32)),
         seed=0,
     )
 
 
-def cell(name: str, method: str, seed: int, data: str, title: str | None = None, scale: Scale = "cpu") -> RunConfig:
+def cell_config(
+    name: str, method: str, seed: int, data: str, title: str | None = None, scale: Scale = "cpu"
+) -> RunConfig:
     """The configuration of one training run.
 
     Args:
@@ -192,7 +186,7 @@ def cell(name: str, method: str, seed: int, data: str, title: str | None = None,
     """
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
-    on, size = comparison(name, data), _SIZES[scale]
+    on, size = comparison(name, data), SCALES[scale]
     config = merge(RunConfig(), {"name": method, "seed": seed}, method)
     layers: list[dict[str, Any]] = [
         {
@@ -201,7 +195,7 @@ def cell(name: str, method: str, seed: int, data: str, title: str | None = None,
         },
         size.training,
         *METHODS[method].changes,
-        size.methods.get(method, {}),
+        size.changes.get(method, {}),
         on.changes.get(method, {}),
     ]
     for changes in layers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from repulse.evaluation.record import Record
-from repulse.reproduce.grid import COST_FILE, EMBEDDING_FILE, TRANSFER_FILE, Cell, Grid, read_json
+from repulse.reproduce.grid import COST_FILE, EMBEDDING_FILE, TRANSFER_FILE, Grid, GridCell, read_json
 from repulse.reproduce.methods import Method
 from repulse.runs import ENVIRONMENT_FILE, read_test_accuracy
 
@@ -27,12 +27,12 @@ class Spread:
 
     Args:
         mean: of the seeds.
-        deviation: the sample standard deviation; None for one seed.
+        std: the sample standard deviation; None for one seed.
         count: how many seeds.
     """
 
     mean: float
-    deviation: float | None
+    std: float | None
     count: int
 
     @property
@@ -43,7 +43,7 @@ class Spread:
     def number(self, scale: float = 1.0, digits: int = 2) -> str:
         """A number with its spread: '1.96 ± 0.03'."""
         text = f"{scale * self.mean:.{digits}f}"
-        return text if self.deviation is None else f"{text} ± {scale * self.deviation:.{digits}f}"
+        return text if self.std is None else f"{text} ± {scale * self.std:.{digits}f}"
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
@@ -55,7 +55,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class Result:
     """What was measured of one cell; accuracies in [0, 1].
 
     Args:
@@ -70,7 +70,7 @@ class Found:
         spread: of the embeddings about their class means, over the distance between these.
     """
 
-    cell: Cell
+    cell: GridCell
     natural: float
     record: Record
     seconds: float
@@ -108,20 +108,25 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A method with its cells, as a table shows it."""
+    """A method with the results of its cells, as a table shows it."""
 
     method: str
     about: Method
-    found: tuple[Found, ...]
+    results: tuple[Result, ...]
 
-    def over(self, figure: Callable[[Found], float | None]) -> Spread | None:
+    def over(self, figure: Callable[[Result], float | None]) -> Spread | None:
         """A figure over the seeds."""
-        return spread(figure(each) for each in self.found)
+        return spread(figure(each) for each in self.results)
+
+    def mean(self, figure: Callable[[Result], float | None]) -> float:
+        """Its mean over the seeds; not a number where it was not measured."""
+        value = self.over(figure)
+        return math.nan if value is None else value.mean
 
     @property
     def verdicts(self) -> str:
         """The verdicts and how many seeds have them: '2 believable, 1 overstated'; the word alone if all agree."""
-        counts = Counter(each.verdict for each in self.found)
+        counts = Counter(each.verdict for each in self.results)
         if len(counts) == 1:
             return next(iter(counts))
         return ", ".join(f"{count} {word}" for word, count in counts.most_common())
@@ -133,30 +138,30 @@ class Figures:
 
     Args:
         grid: the comparison.
-        found: what was measured, cell by cell.
+        results: what was measured, cell by cell.
         transfer: by source and target, the share that the target still classifies right.
     """
 
     grid: Grid
-    found: tuple[Found, ...]
+    results: tuple[Result, ...]
     transfer: dict[str, dict[str, float]]
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """One row per method that has figures, in the order of the table of methods."""
-        by_method = {name: tuple(f for f in self.found if f.cell.method == name) for name in self.grid.methods}
-        return tuple(Row(name, found[0].cell.about, found) for name, found in by_method.items() if found)
+        by_method = {name: tuple(r for r in self.results if r.cell.method == name) for name in self.grid.methods}
+        return tuple(Row(name, results[0].cell.about, results) for name, results in by_method.items() if results)
 
     def row(self, method: str) -> Row | None:
         """The row of a method; None if it has no figures."""
         return next((row for row in self.rows if row.method == method), None)
 
-    def relative(self, found: Found, figure: Callable[[Found], float]) -> float | None:
+    def relative(self, result: Result, cost: Callable[[Result], float]) -> float | None:
         """A cost over that of plain training with the same seed on the same kind of machine; None without that."""
-        for plain in self.found:
-            same = plain.cell.seed == found.cell.seed and plain.computer == found.computer
-            if plain.cell.method == PLAIN and same and figure(plain) > 0:
-                return figure(found) / figure(plain)
+        for plain in self.results:
+            same = plain.cell.seed == result.cell.seed and plain.computer == result.computer
+            if plain.cell.method == PLAIN and same and cost(plain) > 0:
+                return cost(result) / cost(plain)
         return None
 
 
@@ -166,15 +171,15 @@ def gather(grid: Grid) -> Figures:
     Raises:
         RepulseError: if a file is damaged.
     """
-    found = []
+    results, transfer = [], {}
     for cell in grid.cells:
         record = cell.record()
         cost, separation = read_json(cell.folder / COST_FILE), read_json(cell.folder / EMBEDDING_FILE)
         if record is None or cost is None or separation is None:
             continue
         environment = read_json(cell.folder / ENVIRONMENT_FILE) or {}
-        found.append(
-            Found(
+        results.append(
+            Result(
                 cell,
                 read_test_accuracy(cell.folder)[0],
                 record,
@@ -186,12 +191,7 @@ def gather(grid: Grid) -> Figures:
                 separation["spread"],
             )
         )
-    measured = {each.cell.method for each in found if each.cell in grid.first_seed}
-    transfer = {}
-    for cell in grid.first_seed:
-        shown = (read_json(cell.folder / TRANSFER_FILE) or {}).get("robust", {})
-        if cell.method in measured:
-            transfer[cell.method] = {
-                target: float(shown[target]["share"]) for target in grid.methods if target in shown
-            }
-    return Figures(grid, tuple(found), transfer)
+        if cell.crafts:
+            shown = (read_json(cell.folder / TRANSFER_FILE) or {}).get("robust", {})
+            transfer[cell.method] = {name: float(shown[name]["share"]) for name in grid.methods if name in shown}
+    return Figures(grid, tuple(results), transfer)

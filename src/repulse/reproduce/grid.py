@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from filelock import FileLock, Timeout
 
-from repulse.common.errors import RepulseError
 from repulse.common.files import write_atomically
 from repulse.common.registry import unknown_name
 from repulse.config.run import CONFIG_FILE, RunConfig, read_config
 from repulse.config.settings import EvaluationSettings
-from repulse.evaluation.record import RECORD_FILE, Record
+from repulse.evaluation.record import RECORD_FILE, Record, read_record
 from repulse.measuring import threat_name
-from repulse.reproduce.comparisons import Attacks, Scale, cell, comparison, images_of, measurement, seeds_of
+from repulse.reproduce.comparisons import SCALES, Attacks, Scale, cell_config, comparison, measurement
 from repulse.reproduce.methods import METHODS, Method
-from repulse.runs import CLASSES_FILE, TEST_FILE, differences, load_splits
+from repulse.runs import TEST_FILE, differences
+
+Stage = Literal["train", "measure", "report"]
 
 COST_FILE = "cost.json"
 EMBEDDING_FILE = "embedding.json"
@@ -29,8 +31,11 @@ TRANSFER_FILE = "transfer.json"
 ASKED_FILE = "asked.json"
 """Beside a record: what was asked for, so that a changed setting is seen."""
 
+# What PGD on the source crafts for the matrix of transfer.
+TRANSFER_STEPS = 20
 
-@dataclass(frozen=True)
+
+@dataclass(eq=False)
 class Grid:
     """A comparison at a scale: which cells it has, how they are measured, and where they lie.
 
@@ -39,124 +44,77 @@ class Grid:
         scale: how large everything is.
         data: where the images lie.
         output: cells lie in `output/NAME/SCALE/METHOD/seed-S`.
-        methods: the rows.
-        seeds: of the runs of each method.
-        images: how many test images are attacked.
-        title: what tables call the data; None: the comparison's own name for it.
+        methods: the rows; empty: the scale's own.
+        seeds: of the runs of each method; empty: the scale's own.
+        images: how many test images are attacked; 0: as many as the scale says.
+        title: what tables call the data; empty: the comparison's own name for it.
         processes: how many train and attack a cell together.
         attacks: with what every cell is attacked; None: what the scale says.
 
     Raises:
-        RepulseError: if a name is unknown, or there is no method or no seed.
+        RepulseError: if a name is unknown; the nearest is suggested.
     """
 
     name: str
     scale: Scale
     data: str
     output: Path
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
-    images: int
-    title: str | None = None
+    methods: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    images: int = 0
+    title: str = ""
     processes: int = 1
     attacks: Attacks | None = None
 
     def __post_init__(self) -> None:
-        comparison(self.name, self.data)
+        size = SCALES[self.scale]
+        self.title = self.title or comparison(self.name, self.data).title
+        self.methods = tuple(dict.fromkeys(self.methods)) or size.methods
+        self.seeds = tuple(dict.fromkeys(self.seeds)) or size.seeds
+        self.images = self.images or size.images
         for method in self.methods:
             if method not in METHODS:
                 raise unknown_name("method", method, METHODS)
-        if not self.methods or not self.seeds:
-            raise RepulseError("a comparison needs at least one method and one seed")
 
     @property
     def folder(self) -> Path:
         """Where everything of the comparison lies."""
         return self.output / self.name / self.scale
 
-    @property
+    @cached_property
     def measurement(self) -> EvaluationSettings:
         """How every cell is attacked."""
         return measurement(self.name, self.data, self.scale, self.attacks)
 
-    @property
-    def data_title(self) -> str:
-        """What tables call the data."""
-        return self.title or comparison(self.name, self.data).title
-
     @cached_property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[GridCell, ...]:
         """All cells, seed by seed, so that one seed of everything is there first."""
-        return tuple(
-            Cell(
-                method,
-                seed,
-                cell(self.name, method, seed, self.data, self.title, self.scale),
-                self.folder / method / f"seed-{seed}",
-                self.measurement,
-                self.images,
-            )
-            for seed in self.seeds
-            for method in self.methods
-        )
-
-    def of(self, method: str) -> tuple[Cell, ...]:
-        """The cells of a method."""
-        return tuple(each for each in self.cells if each.method == method)
-
-    @property
-    def first_seed(self) -> tuple[Cell, ...]:
-        """The cells between which transfer is measured."""
-        return tuple(each for each in self.cells if each.seed == self.seeds[0])
+        return tuple(GridCell(self, method, seed) for seed in self.seeds for method in self.methods)
 
 
-def make_grid(
-    name: str,
-    scale: Scale,
-    data: str,
-    output: Path,
-    *,
-    methods: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-    images: int | None = None,
-    title: str | None = None,
-    processes: int = 1,
-    attacks: Attacks | None = None,
-) -> Grid:
-    """A grid; what is left out has the scale's own value: all methods, its seeds, its number of images."""
-    return Grid(
-        name,
-        scale,
-        data,
-        output,
-        tuple(dict.fromkeys(methods)) or tuple(METHODS),
-        tuple(dict.fromkeys(seeds)) or seeds_of(scale),
-        images or images_of(scale),
-        title,
-        processes,
-        attacks,
-    )
+@dataclass(frozen=True, eq=False)
+class GridCell:
+    """One method with one seed: a run folder, and what was measured of it."""
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One method with one seed: a run folder, and what was measured of it.
-
-    Args:
-        method: its name.
-        seed: of everything random in the run.
-        config: of the run.
-        folder: the run folder.
-        measurement: how it is attacked.
-        images: on how many test images.
-    """
-
+    grid: Grid
     method: str
     seed: int
-    config: RunConfig
-    folder: Path
-    measurement: EvaluationSettings
-    images: int
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The configuration of the run."""
+        grid = self.grid
+        return cell_config(grid.name, self.method, self.seed, grid.data, grid.title, grid.scale)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.grid.folder / self.method / f"seed-{self.seed}"
+
+    @property
+    def crafts(self) -> bool:
+        """Whether other models are shown images that were crafted on it: one seed of each method is."""
+        return self.seed == self.grid.seeds[0]
 
     @property
     def label(self) -> str:
@@ -171,12 +129,23 @@ class Cell:
     @property
     def asked(self) -> dict[str, Any]:
         """What its evaluation depends on, beside the run; settings that later versions add don't count unless set."""
-        return {**self.measurement.model_dump(mode="json", exclude_defaults=True), "images": self.images}
+        return {**self.grid.measurement.model_dump(mode="json", exclude_defaults=True), "images": self.grid.images}
+
+    @property
+    def crafted_of(self) -> dict[str, Any]:
+        """What the images that are crafted on it depend on, beside the run."""
+        asked = self.grid.measurement.model_dump(include={"norm", "eps", "seed"})
+        return {**asked, "steps": TRANSFER_STEPS, "images": self.grid.images}
 
     @property
     def evaluation(self) -> Path:
         """The folder of its evaluation."""
-        return self.folder / "evaluations" / threat_name(self.measurement)
+        return self.folder / "evaluations" / threat_name(self.grid.measurement)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether its model is there, and not only what was measured of it."""
+        return (self.folder / "checkpoints" / "last.safetensors").is_file()
 
     def changed(self) -> list[str]:
         """Settings by which the run in the folder differs from this cell, where its data lies aside."""
@@ -201,37 +170,56 @@ class Cell:
         if not self.trained() or read_json(self.evaluation / ASKED_FILE) != self.asked:
             return None
         path = self.evaluation / RECORD_FILE
-        if not path.is_file():
-            return None
-        try:
-            return Record.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise RepulseError(f"{path} is not a record that this version reads; remove it") from error
+        return read_record(Record, path, "record", "repulse reproduce") if path.is_file() else None
+
+    def crafted(self) -> bool:
+        """Whether images were crafted on it with these settings."""
+        return (read_json(self.folder / TRANSFER_FILE) or {}).get("of") == self.crafted_of
 
     def measured(self) -> bool:
-        """Whether everything that is measured of the cell alone is there."""
+        """Whether everything that is measured of it alone is there."""
         small = all((self.folder / name).is_file() for name in (COST_FILE, EMBEDDING_FILE))
-        return small and self.record() is not None
+        return small and (self.crafted() or not self.crafts) and self.record() is not None
 
-    def make_room(self) -> Path | None:
-        """Move a run with other settings aside; returns where it lies now, or None if there was none.
+    def to_do(self, stages: Sequence[Stage]) -> bool:
+        """Whether anything of these stages is left to do."""
+        return "train" in stages if not self.trained() else "measure" in stages and not self.measured()
 
-        Data that lies elsewhere is other data only if it holds other images.
-        """
-        if not (self.folder / CONFIG_FILE).is_file():
-            return None
-        moved_data = read_config(self.folder).data.source != self.config.data.source
-        if not self.changed() and not (moved_data and not self._same_images()):
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """Hold it within this context; False if another process does. A process that ends, however, lets go."""
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def held(self) -> bool:
+        """Whether another process is at it."""
+        if not self._lock.is_file():
+            return False
+        with self.claimed() as mine:
+            return not mine
+
+    @property
+    def _lock(self) -> Path:
+        return self.grid.folder / ".claims" / f"{self.method}-seed-{self.seed}.lock"
+
+    def move_aside(self) -> Path | None:
+        """Move a run that cannot be gone on with aside; returns where it lies now, or None if there was none."""
+        if not (self.folder / CONFIG_FILE).is_file() or not differences(read_config(self.folder), self.config):
             return None
         number = 1
         while (aside := self.folder.with_name(f"{self.folder.name}-before-{number}")).exists():
             number += 1
         shutil.move(self.folder, aside)
         return aside
-
-    def _same_images(self) -> bool:
-        classes = read_json(self.folder / CLASSES_FILE) or {}
-        return bool(self.trained() and classes.get("train_sha256") == load_splits(self.config).train.sha256())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -243,13 +231,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def once(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The JSON file's content, made and written if it is absent."""
-    content = read_json(path)
-    if content is None:
-        content = dict(make())
-        write_json(path, content)
-    return content
+def once(path: Path, make: Callable[[], Mapping[str, Any]]) -> None:
+    """Make a JSON file and write it, if it is absent."""
+    if read_json(path) is None:
+        write_json(path, make())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from repulse.report.matrices import rectangles
 from repulse.report.svg import FAINT, INK, MARKERS, SERIES, Picture, canvas
 from repulse.report.words import percent
-from repulse.reproduce.figures import TRAINING_LOSS, WORST_CASE, Figures, Found, Row, spread
-from repulse.reproduce.reading import decay, separation, transfer
+from repulse.reproduce.figures import TRAINING_LOSS, WORST_CASE, Figures, Result, Row
+from repulse.reproduce.sentences import decay, separation, transfer
 
 _PAPER, _WORST = SERIES[1], SERIES[0]
 _COLUMNS = 3
@@ -25,7 +24,7 @@ _LOOKS = dict(
 
 def curves_picture(figures: Figures) -> Picture | None:
     """A small picture for each method: robust accuracy over eps, the paper's protocol and the worst case."""
-    rows = [row for row in figures.rows if row.found[0].record.curve]
+    rows = [row for row in figures.rows if row.results[0].record.curve]
     if not rows:
         return None
     caption = (
@@ -47,15 +46,14 @@ def curves_picture(figures: Figures) -> Picture | None:
 
 def _curve(axes: Any, row: Row) -> None:
     scale = 255 if _levels(row) else 1
-    radii = [point.eps for point in row.found[0].record.curve]
+    radii = [point.eps for point in row.results[0].record.curve]
     shares = {}
     for line, look in ((TRAINING_LOSS, {"color": _PAPER, "linestyle": "--"}), (WORST_CASE, {"color": _WORST})):
-        means = [spread(found.at(eps, line) for found in row.found) for eps in radii]
-        shares[line] = [math.nan if mean is None else 100 * mean.mean for mean in means]
+        shares[line] = [100 * row.mean(lambda r, e=eps, n=line: r.at(e, n)) for eps in radii]  # type: ignore[misc]
         axes.plot([scale * eps for eps in radii], shares[line], linewidth=1.5, **look)
     eps = [scale * each for each in radii]
     axes.fill_between(eps, shares[WORST_CASE], shares[TRAINING_LOSS], color=_PAPER, alpha=0.18, linewidth=0)
-    axes.axvline(scale * row.found[0].record.eps, color=FAINT, linestyle=":", linewidth=1)
+    axes.axvline(scale * row.results[0].record.eps, color=FAINT, linestyle=":", linewidth=1)
     axes.set(ylim=(-3, 103), yticks=(0, 50, 100))
     axes.set_title(row.method, fontsize=8)
     axes.tick_params(labelsize=7)
@@ -115,15 +113,15 @@ def separation_picture(figures: Figures) -> Picture | None:
     return drawn.picture
 
 
-def _point(axes: Any, row: Row, figure: Callable[[Found], float | None], label: str | None, **look: Any) -> None:
+def _point(axes: Any, row: Row, figure: Callable[[Result], float | None], label: str | None, **look: Any) -> None:
     across, up = row.over(figure), row.over(_worst)
     assert across is not None, "only methods with both figures are drawn"
     assert up is not None, "only methods with both figures are drawn"
     axes.errorbar(
         across.mean,
         100 * up.mean,
-        xerr=across.deviation or 0,
-        yerr=100 * (up.deviation or 0),
+        xerr=across.std or 0,
+        yerr=100 * (up.std or 0),
         linestyle="",
         elinewidth=0.8,
         markersize=5,
@@ -132,48 +130,40 @@ def _point(axes: Any, row: Row, figure: Callable[[Found], float | None], label: 
     )
 
 
-def _named(axes: Any, rows: Sequence[Row], figure: Callable[[Found], float | None]) -> None:
+def _named(axes: Any, rows: Sequence[Row], figure: Callable[[Result], float | None]) -> None:
     """Name the most robust method, and the most and least separated: more names would cover each other."""
-
-    def mean(row: Row, of: Callable[[Found], float | None]) -> float:
-        found = row.over(of)
-        return math.nan if found is None else found.mean
-
     chosen = {
-        max(rows, key=lambda row: mean(row, _worst)).method,
-        max(rows, key=lambda row: mean(row, figure)).method,
-        min(rows, key=lambda row: mean(row, figure)).method,
+        max(rows, key=lambda row: row.mean(_worst)).method,
+        max(rows, key=lambda row: row.mean(figure)).method,
+        min(rows, key=lambda row: row.mean(figure)).method,
     }
-    left, right = min(mean(row, figure) for row in rows), max(mean(row, figure) for row in rows)
+    left, right = min(row.mean(figure) for row in rows), max(row.mean(figure) for row in rows)
     for row in rows:
         if row.method in chosen:
-            x, y = mean(row, figure), 100 * mean(row, _worst)
+            x, y = row.mean(figure), 100 * row.mean(_worst)
             side = "right" if x > (left + right) / 2 else "left"
             offset = (-6 if side == "right" else 6, 5)
             axes.annotate(row.method, (x, y), offset, textcoords="offset points", ha=side, fontsize=7.5, color=INK)
 
 
-def _angle(found: Found) -> float | None:
-    return found.angle
+def _angle(result: Result) -> float | None:
+    return result.angle
 
 
-def _within(found: Found) -> float | None:
-    return found.spread
+def _within(result: Result) -> float | None:
+    return result.spread
 
 
-def _worst(found: Found) -> float | None:
-    return found.worst
+def _worst(result: Result) -> float | None:
+    return result.worst
 
 
 def _levels(row: Row) -> bool:
     """Whether all radii are whole grey levels."""
-    radii = [255 * point.eps for point in row.found[0].record.curve]
+    radii = [255 * point.eps for point in row.results[0].record.curve]
     return all(abs(radius - round(radius)) < 1e-6 for radius in radii)
 
 
 def _said(rows: Sequence[Row]) -> str:
-    parts = []
-    for row in rows:
-        worst = row.over(_worst)
-        parts.append(f"{row.method} {percent(worst.mean)}" if worst is not None else row.method)
+    parts = [f"{row.method} {percent(row.mean(_worst))}" for row in rows]
     return f"Line charts of accuracy against eps. Worst case at the eps of the table: {', '.join(parts)}."

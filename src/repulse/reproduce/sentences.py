@@ -8,16 +8,16 @@ from statistics import fmean
 
 from repulse.report.words import percent
 from repulse.reproduce.claims import MISLEADING, papers_row, rivals_row
-from repulse.reproduce.figures import Figures, Found, Row
+from repulse.reproduce.figures import TRAINING_LOSS, WORST_CASE, Figures, Result, Row
 
 # Families that differ in the output layer only: nothing in their training looks for adversarial examples or gradients.
 GEOMETRY_ONLY = ("no defence", "fixed prototypes", "learned prototypes")
 
 # Fewer methods than this have no correlation worth a word.
-FEWEST = 4
+_FEWEST = 4
 
 # A sentence names no more methods than this.
-NAMED = 3
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Correlation:
 
 
 def correlation(
-    rows: Sequence[Row], across: Callable[[Found], float | None], up: Callable[[Found], float | None]
+    rows: Sequence[Row], across: Callable[[Result], float | None], up: Callable[[Result], float | None]
 ) -> Correlation | None:
     """Of two figures over methods, each the mean over its seeds; None for too few methods, or figures all alike."""
     from scipy.stats import spearmanr
@@ -38,30 +38,40 @@ def correlation(
     pairs = [
         (x.mean, y.mean) for row in rows if (x := row.over(across)) is not None and (y := row.over(up)) is not None
     ]
-    if len(pairs) < FEWEST or any(len(set(values)) < 2 for values in zip(*pairs, strict=True)):
+    if len(pairs) < _FEWEST or any(len(set(values)) < 2 for values in zip(*pairs, strict=True)):
         return None
     found = spearmanr(*zip(*pairs, strict=True))
     return Correlation(float(found.statistic), float(found.pvalue), len(pairs))
+
+
+def correlations(figures: Figures) -> dict[str, Correlation | None]:
+    """Of separation and robustness: over all methods, and over those that differ in the output layer only."""
+    geometry = [row for row in figures.rows if row.about.family in GEOMETRY_ONLY]
+    return {
+        "angle, all methods": correlation(figures.rows, lambda r: r.angle, lambda r: r.worst),
+        "angle, output layer only": correlation(geometry, lambda r: r.angle, lambda r: r.worst),
+        "spread, all methods": correlation(figures.rows, lambda r: r.spread, lambda r: r.worst),
+    }
 
 
 def overall(figures: Figures) -> str:
     """The method that can be believed most, and the one whose paper-style figure misleads most."""
     if not figures.rows:
         return "Nothing is measured yet."
-    best = max(figures.rows, key=lambda row: fmean(f.worst for f in row.found))
-    text = f"Under every attack together most is left of {best.method}: {_mean(best, lambda f: f.worst)} of the images"
-    text += f", at a natural accuracy of {_mean(best, lambda f: f.natural)}."
-    gaps = [
-        (fmean(f.protocol - f.worst for f in row.found if f.protocol is not None), row)
-        for row in figures.rows
-        if any(f.protocol is not None for f in row.found)
-    ]
-    if gaps:
-        gap, row = max(gaps, key=lambda each: each[0])
-        if gap > MISLEADING:
+    best = max(figures.rows, key=lambda row: row.mean(lambda r: r.worst))
+    text = f"Under every attack together most is left of {best.method}: {percent(best.mean(lambda r: r.worst))} of the "
+    text += f"images, at a natural accuracy of {percent(best.mean(lambda r: r.natural))}."
+
+    def gap(result: Result) -> float | None:
+        return None if result.protocol is None else result.protocol - result.worst
+
+    if gaps := [(row.mean(gap), row) for row in figures.rows if row.over(gap) is not None]:
+        largest, row = max(gaps, key=lambda each: each[0])
+        if largest > MISLEADING:
             text += (
-                f" The paper's protocol misleads most on {row.method}: it leaves {_mean(row, lambda f: f.protocol)}, "
-                f"all attacks together {_mean(row, lambda f: f.worst)}."
+                f" The paper's protocol misleads most on {row.method}: it leaves "
+                f"{percent(row.mean(lambda r: r.protocol))}, all attacks together "
+                f"{percent(row.mean(lambda r: r.worst))}."
             )
         else:
             text += (
@@ -72,18 +82,17 @@ def overall(figures: Figures) -> str:
 
 def heads(figures: Figures) -> str:
     """Whether prototypes in place of the softmax layer help adversarial training; empty if none has both."""
-    pairs = [
-        (row, other)
+    gains = {
+        row.method: other.mean(lambda r: r.worst) - row.mean(lambda r: r.worst)
         for row in figures.rows
         if (other := figures.row(f"{row.method}-simplex")) is not None and row.about.family == "adversarial training"
-    ]
-    if not pairs:
+    }
+    if not gains:
         return ""
-    gains = [fmean(f.worst for f in other.found) - fmean(f.worst for f in row.found) for row, other in pairs]
-    parts = [f"{row.method} {100 * gain:+.1f}" for (row, _), gain in zip(pairs, gains, strict=True)]
+    parts = [f"{method} {100 * gain:+.1f}" for method, gain in gains.items()]
     return (
         "Simplex prototypes in place of the softmax layer change the worst case of adversarial training by so many "
-        f"points: {', '.join(parts)}; {100 * fmean(gains):+.1f} on average."
+        f"points: {', '.join(parts)}; {100 * fmean(gains.values()):+.1f} on average."
     )
 
 
@@ -108,36 +117,37 @@ def transfer(figures: Figures) -> str:
             fooled.append((own - others[strongest], f"{target} by those of {strongest}"))
     by = f"by over {100 * MISLEADING:.0f} points more than its own gradient does"
     if fooled:
-        worst = [words for _, words in sorted(fooled, reverse=True)[:NAMED]]
+        worst = [words for _, words in sorted(fooled, reverse=True)[:_NAMED]]
         return f"{text} Another model's images fool {len(fooled)} of {len(methods)} {by}, first {', '.join(worst)}."
     return f"{text} No model is fooled by another model's images {by}."
 
 
 def separation(figures: Figures) -> str:
-    """Whether separation goes with robustness: over all methods, and over those that differ in the output layer."""
-    geometry = [row for row in figures.rows if row.about.family in GEOMETRY_ONLY]
+    """Whether separation goes with robustness."""
+    angle, geometry, within = correlations(figures).values()
     parts = [
-        _said(correlation(rows, lambda f: f.angle, lambda f: f.worst), who, "the angle between class means")
-        for rows, who in ((figures.rows, "all"), (geometry, "those that differ in the output layer only"))
+        _relation(angle, "all", "the angle between class means"),
+        _relation(geometry, "those that differ in the output layer only", "the angle between class means"),
+        _relation(within, "all", "the spread within classes"),
     ]
-    spread = _said(correlation(figures.rows, lambda f: f.spread, lambda f: f.worst), "all", "the spread within classes")
-    return " ".join(part for part in (*parts, spread) if part)
+    return " ".join(part for part in parts if part)
 
 
 def decay(figures: Figures) -> str:
     """How far the two lines of the paper's method and of its best rival lie apart, at twice eps."""
-    own, rival = papers_row(figures), rivals_row(figures)
-    rows = [row for row in (own, rival) if row is not None]
     parts = []
-    for row in rows:
-        eps = 2 * row.found[0].record.eps
-        lines = [row.over(lambda f, e=eps, n=name: f.at(e, n)) for name in ("training loss", "worst case")]  # type: ignore[misc]
-        if None not in lines:
-            parts.append(f"{row.method} {percent(lines[0].mean)} and {percent(lines[1].mean)}")  # type: ignore[union-attr]
+    for row in (papers_row(figures), rivals_row(figures)):
+        if row is None:
+            continue
+        eps = 2 * row.results[0].record.eps
+        protocol = row.over(lambda r, eps=eps: r.at(eps, TRAINING_LOSS))  # type: ignore[misc]
+        worst = row.over(lambda r, eps=eps: r.at(eps, WORST_CASE))  # type: ignore[misc]
+        if protocol is not None and worst is not None:
+            parts.append(f"{row.method} {percent(protocol.mean)} and {percent(worst.mean)}")
     return f"At twice eps, under the paper's protocol and in the worst case: {'; '.join(parts)}." if parts else ""
 
 
-def _said(found: Correlation | None, who: str, what: str) -> str:
+def _relation(found: Correlation | None, who: str, what: str) -> str:
     if found is None:
         return ""
     figure = f"rank correlation {found.rho:+.2f}, p = {found.p:.2g}, {found.count} methods"
@@ -145,8 +155,3 @@ def _said(found: Correlation | None, who: str, what: str) -> str:
         return f"Over {who}, {what} tells nothing certain of the worst case ({figure})."
     direction = "more" if found.rho > 0 else "less"
     return f"Over {who}, the larger {what}, the {direction} is left in the worst case ({figure})."
-
-
-def _mean(row: Row, figure: Callable[[Found], float | None]) -> str:
-    found = row.over(figure)
-    return "–" if found is None else percent(found.mean)

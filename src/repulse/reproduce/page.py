@@ -1,0 +1,316 @@
+"""The report of a comparison: one self-contained page, and the same figures as Markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from repulse.common.errors import RepulseError
+from repulse.common.files import write_atomically
+from repulse.common.units import in_255ths
+from repulse.config.run import CONFIG_FILE, merge, read_config, to_yaml
+from repulse.evaluation.record import RECORD_FILE
+from repulse.report.svg import Picture
+from repulse.report.tables import ABSENT, Cell, Table, escaped, to_markdown
+from repulse.report.words import plain
+from repulse.reproduce import sentences
+from repulse.reproduce.claims import claims
+from repulse.reproduce.figures import PLAIN, TRAINING_LOSS, WORST_CASE, Figures, Result, Row, Spread
+from repulse.reproduce.grid import ASKED_FILE, COST_FILE, EMBEDDING_FILE, TRANSFER_FILE, GridCell
+from repulse.runs import ENVIRONMENT_FILE, TEST_FILE
+from repulse.training.metrics import METRICS_FILE
+from repulse.version import __version__
+
+PAGE, TABLE, CLAIMS, FIGURES = "report.html", "table.md", "claims.md", "figures.json"
+
+# What a kept copy of a cell takes along as it is.
+_KEPT = (ENVIRONMENT_FILE, METRICS_FILE, TEST_FILE, COST_FILE, EMBEDDING_FILE, TRANSFER_FILE)
+
+# What stands in a kept copy for the place of the data, which is nobody else's.
+_PLACE = "FOLDER"
+
+_CLAIMS_NOTE = (
+    "Of the paper's methods the one that does best under its own protocol stands for all. Its protocol: PGD on the "
+    "training loss from the clean image. Believable: the worst case over all attacks."
+)
+_ACCURACY_NOTE = (
+    "PGD on the training loss is the paper's protocol. The worst case, every attack withstood, is the number to quote; "
+    "it is an upper bound, since a stronger attack may leave less. A verdict says whether the paper-style figure "
+    "exceeds it (overstated), or whether something casts doubt on it (not established)."
+)
+_SEPARATION_NOTE = (
+    "Angles are those between class means of the embeddings of all test images, seen from their centre, and the same "
+    "of the prototypes; preserved is their ratio. Spread: root mean square distance to the class mean, over the mean "
+    "distance between class means."
+)
+_COST_NOTE = (
+    "Passes are forward and backward passes of an image through the network, over all epochs, counted while training; "
+    "ratios compare runs of the same seed on the same kind of machine. Seconds include whatever else the machine did."
+)
+
+Column = Callable[[Row], Cell]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the page: a picture and a table, each of which may be missing."""
+
+    title: str
+    anchor: str
+    picture: Picture | None = None
+    table: Table | None = None
+    note: str = ""
+
+
+def write_reproduction(figures: Figures, folder: Path) -> Path:
+    """Write `report.html`, `table.md`, `claims.md` and `figures.json`; returns the page's path.
+
+    The same cells give the same bytes: nothing depends on the time or the place of writing.
+
+    Raises:
+        RepulseError: if a file cannot be written.
+    """
+    texts = {PAGE: _page(figures), TABLE: _table(figures), CLAIMS: _claims(figures), FIGURES: figures_json(figures)}
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
+    return folder / PAGE
+
+
+def keep(figures: Figures, folder: Path) -> Path:
+    """Copy what was measured to `folder/NAME/SCALE`, with the report; returns that folder.
+
+    A kept copy is laid out as the original is, so `repulse reproduce NAME --stages report --output FOLDER` writes its
+    report again. It has no weights, no images, no paths and no outcomes of single images: small enough to commit.
+
+    Raises:
+        RepulseError: if the folder is the original itself, or a file cannot be written.
+    """
+    target = folder / figures.grid.name / figures.grid.scale
+    if target.resolve() == figures.grid.folder.resolve():
+        raise RepulseError(f"results are kept elsewhere than they were made: name another folder than {folder}")
+    for result in figures.results:
+        _keep_cell(result.cell, target / result.cell.method / f"seed-{result.cell.seed}")
+    write_reproduction(figures, target)
+    return target
+
+
+def _keep_cell(cell: GridCell, target: Path) -> None:
+    config = merge(read_config(cell.folder), {"data": {"source": _PLACE}}, "keep")
+    place = cell.evaluation.relative_to(cell.folder)
+    for name in (*_KEPT, place / ASKED_FILE):
+        if (cell.folder / name).is_file():
+            write_atomically(target / name, (cell.folder / name).read_bytes())
+    record = cell.record()
+    assert record is not None, "only measured cells are kept"
+    # On one line: indented, the confusion matrices alone are as long as all the rest.
+    write_atomically(target / place / RECORD_FILE, record.model_dump_json() + "\n")
+    write_atomically(target / CONFIG_FILE, to_yaml(config))
+
+
+def accuracies(figures: Figures) -> Table:
+    """Natural accuracy, the paper's protocol, the worst case and the verdicts."""
+    return _by_method(
+        figures,
+        {
+            "kind": lambda row: Cell(row.about.family),
+            "natural": _share(lambda r: r.natural),
+            "PGD-20, training loss": _share(lambda r: r.paper(20)),
+            "PGD-100, training loss": _share(lambda r: r.paper(100)),
+            "worst case": _share(lambda r: r.worst, strong=True),
+            "verdict": lambda row: Cell(row.verdicts),
+            "seeds": lambda row: Cell(str(len(row.results)), number=True),
+        },
+    )
+
+
+def costs(figures: Figures) -> Table:
+    """Seconds of training, passes per training image, and both over those of plain training."""
+    return _by_method(
+        figures,
+        {
+            "seconds of training": _number(lambda r: r.seconds, 0),
+            "passes per image": _number(lambda r: r.passes, 0),
+            f"seconds / {PLAIN}": _number(lambda r: figures.relative(r, lambda o: o.seconds), 2, strong=True),
+            f"passes / {PLAIN}": _number(lambda r: figures.relative(r, lambda o: o.passes), 2),
+        },
+    )
+
+
+def separations(figures: Figures) -> Table:
+    """Smallest angle between class means against that of the prototypes, and the spread within classes."""
+
+    def preserved(r: Result) -> float | None:
+        return r.angle / r.prototype_angle if r.angle is not None and r.prototype_angle else None
+
+    return _by_method(
+        figures,
+        {
+            "smallest angle, class means": _number(lambda r: r.angle, 1),
+            "smallest angle, prototypes": _number(lambda r: r.prototype_angle, 1),
+            "preserved": _share(preserved),
+            "spread within classes": _number(lambda r: r.spread, 2),
+            "worst case": _share(lambda r: r.worst, strong=True),
+        },
+    )
+
+
+def curves(figures: Figures) -> Table:
+    """Robust accuracy at each eps, under the paper's protocol and in the worst case."""
+    radii = figures.grid.measurement.curve
+    rows = []
+    for row in figures.rows:
+        for line, what in ((TRAINING_LOSS, "PGD-20, training loss"), (WORST_CASE, "worst case")):
+            cells = [_share(lambda r, e=eps, n=line: r.at(e, n))(row) for eps in radii]  # type: ignore[misc]
+            rows.append((Cell(row.method), Cell(what), *cells))
+    return Table(("method", "under", *(f"eps {in_255ths(eps)}" for eps in radii)), tuple(rows))
+
+
+def claim_table(figures: Figures) -> Table:
+    """One row per claim of the paper."""
+    rows = tuple(
+        (Cell(c.text), Cell(c.protocol), Cell(c.believable), Cell(c.verdict, strong=True)) for c in claims(figures)
+    )
+    return Table(("the paper's claim", "under its protocol", "believable", "verdict"), rows)
+
+
+def _by_method(figures: Figures, columns: dict[str, Column]) -> Table:
+    rows = [
+        (Cell(row.method, note=row.about.source), *(column(row) for column in columns.values())) for row in figures.rows
+    ]
+    return Table(("method", *columns), tuple(rows))
+
+
+def _share(figure: Callable[[Result], float | None], *, strong: bool = False) -> Column:
+    return _column(figure, lambda value: value.share, strong)
+
+
+def _number(figure: Callable[[Result], float | None], digits: int, *, strong: bool = False) -> Column:
+    return _column(figure, lambda value: value.number(digits=digits), strong)
+
+
+def _column(figure: Callable[[Result], float | None], words: Callable[[Spread], str], strong: bool) -> Column:
+    def cell(row: Row) -> Cell:
+        value = row.over(figure)
+        return ABSENT if value is None else Cell(words(value), strong=strong, number=True)
+
+    return cell
+
+
+def _setting(figures: Figures) -> str:
+    """What was measured on, and how much of the grid is there."""
+    grid = figures.grid
+    return (
+        f"{plain(grid.title)}, scale {grid.scale}; L-inf, eps {in_255ths(grid.measurement.eps)}; {grid.images:,} "
+        f"test images under the {grid.measurement.attacks} attacks, natural accuracy on all; {len(figures.results)} of "
+        f"{len(grid.cells)} cells (methods and seeds) measured. Means ± standard deviations over seeds."
+    )
+
+
+def _chapters(figures: Figures) -> tuple[Chapter, ...]:
+    # Drawing takes matplotlib, which tables alone should not wait for.
+    from repulse.reproduce.pictures import curves_picture, separation_picture, transfer_picture
+
+    chapters = (
+        Chapter("The paper, claim by claim", "claims", None, claim_table(figures), _CLAIMS_NOTE),
+        Chapter("What holds", "accuracy", None, accuracies(figures), _ACCURACY_NOTE),
+        Chapter("Robustness over eps", "eps", curves_picture(figures), curves(figures)),
+        Chapter("Transfer between models", "pairs", transfer_picture(figures)),
+        Chapter(
+            "Does separation buy robustness?",
+            "angles",
+            separation_picture(figures),
+            separations(figures),
+            _SEPARATION_NOTE,
+        ),
+        Chapter("What training costs", "cost", None, costs(figures), _COST_NOTE),
+    )
+    return tuple(chapter for chapter in chapters if chapter.picture is not None or chapter.table is not None)
+
+
+def _page(figures: Figures) -> str:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader("repulse.reproduce"), PackageLoader("repulse.report")]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("reproduce.html").render(
+        title=f"The paper beside its rivals: {plain(figures.grid.title)}",
+        setting=_setting(figures),
+        overall=sentences.overall(figures),
+        heads=sentences.heads(figures),
+        chapters=_chapters(figures),
+        rows=figures.rows,
+        command=f"repulse reproduce {figures.grid.name} --scale {figures.grid.scale}",
+        version=__version__,
+    )
+    return page.lstrip() + "\n"
+
+
+def _table(figures: Figures) -> str:
+    said = (sentences.overall, sentences.heads, sentences.separation, sentences.transfer)
+    parts = [
+        f"**{escaped(plain(figures.grid.title))}**",
+        to_markdown(accuracies(figures)),
+        escaped(_setting(figures)),
+        *(escaped(text) for say in said if (text := say(figures))),
+        "Cost of training:",
+        to_markdown(costs(figures)),
+        "Separation of the learned embedding:",
+        to_markdown(separations(figures)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _claims(figures: Figures) -> str:
+    title = f"**{escaped(plain(figures.grid.title))}, scale {figures.grid.scale}**"
+    return "\n\n".join((title, to_markdown(claim_table(figures)), _CLAIMS_NOTE)) + "\n"
+
+
+def figures_json(figures: Figures) -> str:
+    """Every figure, unrounded, as JSON."""
+    grid = figures.grid
+    content = {
+        "comparison": grid.name,
+        "scale": grid.scale,
+        "data": grid.title,
+        "eps": grid.measurement.eps,
+        "images": grid.images,
+        "seeds": grid.seeds,
+        "methods": [_row(figures, row) for row in figures.rows],
+        "claims": [asdict(claim) for claim in claims(figures)],
+        "correlations": {
+            name: None if each is None else asdict(each) for name, each in sentences.correlations(figures).items()
+        },
+        "transfer": figures.transfer,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _row(figures: Figures, row: Row) -> dict[str, Any]:
+    cells = [
+        {
+            "seed": result.cell.seed,
+            "natural": result.natural,
+            "pgd_20": result.paper(20),
+            "pgd_100": result.paper(100),
+            "worst_case": result.worst,
+            "verdict": result.verdict,
+            "seconds": result.seconds,
+            "passes": result.passes,
+            "seconds_ratio": figures.relative(result, lambda each: each.seconds),
+            "passes_ratio": figures.relative(result, lambda each: each.passes),
+            "angle": result.angle,
+            "prototype_angle": result.prototype_angle,
+            "spread": result.spread,
+            "curve": [point.model_dump() for point in result.record.curve],
+        }
+        for result in row.results
+    ]
+    return {"method": row.method, "family": row.about.family, "source": row.about.source, "cells": cells}
