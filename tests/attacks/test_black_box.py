@@ -11,6 +11,7 @@ from torch import nn
 from repulse.attacks import APGD, OBJECTIVES, HopSkipJump, RandomSearch, Threat, Transfer
 from repulse.attacks.attack import Attack
 from repulse.attacks.noise import Noise
+from repulse.attacks.standing import Standing
 from repulse.common.errors import RepulseError
 
 
@@ -233,8 +234,10 @@ def test_hop_skip_jump_comes_as_near_as_foolbox_on_its_own(norm):
     x = torch.rand(8, 1, 4, 4)
     y = model(x).argmax(1)
     threat = Threat(norm, 0.0)
+    standing = Standing(model, x, y, threat, Noise(0, torch.arange(8)))
     settings = {"steps": 8, "initial_gradient_eval_steps": 50, "max_gradient_eval_steps": 100}
-    ours = HopSkipJump(**settings).search(model, x, y, threat, Noise(0, torch.arange(8))).images
+    HopSkipJump(**settings).search(standing)
+    ours = standing.nearest
     peer = foolbox.attacks.HopSkipJumpAttack(constraint=norm, **settings)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
     theirs = torch.cat(

@@ -143,7 +143,8 @@ def test_a_canary_ends_square_where_gradients_lead_further_and_lets_it_go_on_whe
     honest = Square(queries=200, canary=20)(linear(), x, y, threat)
     masked = Square(queries=200, canary=20)(Flat(), x, y, threat)
     assert honest.forward_passes < 0.4 * masked.forward_passes
-    assert masked.fooled.sum() >= honest.fooled.sum()
+    # What the canary's own gradient fools counts as well.
+    assert honest.fooled.sum() >= masked.fooled.sum() >= Square(queries=20)(linear(), x, y, threat).fooled.sum()
     everything = Square(queries=200)(Flat(), x, y, threat)
     assert masked.fooled.sum() >= 0.8 * everything.fooled.sum() > 0
 

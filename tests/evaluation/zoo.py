@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat, fgsm, through_embedding
-from repulse.attacks.attack import Attack, Perturbed
-from repulse.attacks.passes import Passes
+from repulse.attacks.attack import Attack
+from repulse.attacks.targets import margin_targeted
 from repulse.data.digits import digits
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.checks.masking import examine
@@ -45,16 +45,9 @@ class RandomPoints(Attack):
 
     tries: int = 50
 
-    def search(self, model, x, y, threat, noise):
-        best, left = x.clone(), torch.ones(len(x), dtype=torch.bool)
-        with torch.no_grad():
-            for key in range(self.tries):
-                guess = threat.random_point(x, noise, 2 * key + 100)
-                best[left] = guess[left]
-                left &= model(best).argmax(1) == y
-        passes = Passes.none(x)
-        passes.add(torch.arange(len(x)), forward=self.tries)
-        return Perturbed(best, passes)
+    def search(self, standing):
+        for key in range(self.tries):
+            standing.ask(standing.random_point(standing.rows, "zoo", key), standing.rows)
 
 
 def measure(model, x, y, eps=EPS, *, norm="linf", training_loss=None, extra=(), claim=None, standard=True):
@@ -96,15 +89,12 @@ def measure(model, x, y, eps=EPS, *, norm="linf", training_loss=None, extra=(), 
 class Exact(Attack):
     """On a linear model, exact: the best point of the ball towards each class is a corner, clipped to the pixels."""
 
-    def search(self, model, x, y, threat, noise):
-        best = x.clone()
-        for target in range(model(x[:1]).shape[1]):
-            asked = best.detach().requires_grad_()
-            logits = model(asked)
-            (gradient,) = torch.autograd.grad((logits[:, target] - logits.gather(1, y[:, None])[:, 0]).sum(), asked)
-            todo = model(best).argmax(1) == y
-            best[todo] = threat.project(x + threat.steepest_step(gradient, threat.eps), x)[todo]
-        return Perturbed(best, Passes.none(x))
+    def search(self, standing):
+        x, threat = standing.clean, standing.threat
+        for target in range(standing.clean_logits().shape[1]):
+            rows, aim = standing.rows, torch.full_like(standing.labels, target)
+            slope = standing.ask(x[rows], rows, standing.towards(aim, margin_targeted), gradient=True).gradient
+            standing.ask(threat.project(x[rows] + threat.steepest_step(slope, threat.eps), x[rows]), rows)
 
 
 def mlp(outputs=10, width=64):

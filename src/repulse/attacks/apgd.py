@@ -6,27 +6,20 @@ attacks*, ICML 2020, algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from repulse.attacks.attack import Attack, Perturbed, checked_logits
-from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import Objective, uphill
-from repulse.attacks.passes import Passes
+from repulse.attacks.attack import ATTACKS, Attack
+from repulse.attacks.objectives import Objective
+from repulse.attacks.standing import Standing, Value
 from repulse.attacks.targets import TargetedObjective, dlr_targeted, nearest_wrong_classes
-from repulse.attacks.threat import Threat, column
+from repulse.attacks.threat import column
 from repulse.common.errors import RepulseError
 
-# Noise is keyed by these, so that no two attacks start at the same points.
-_UNTARGETED, _TARGETED = 1000, 2000
 
-Value = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""`(images (M, *shape), rows (M,)) -> values (M,), logits (M, n)`: an objective on some rows of a batch."""
-
-
+@ATTACKS.register("apgd")
 @dataclass(frozen=True)
 class APGD(Attack):
     """Auto-PGD on an objective, from random points of the ball.
@@ -47,15 +40,13 @@ class APGD(Attack):
     def __post_init__(self) -> None:
         _check(self.steps, restarts=self.restarts)
 
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Perturbed:
+    def search(self, standing: Standing) -> None:
         """Climb from every start; stop at the first success of each image."""
-
-        def value(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            return self.objective(model, images, y[rows])
-
-        return _one_after_another([value] * self.restarts, x, y, threat, noise, self.steps, _UNTARGETED)
+        for restart in range(self.restarts):
+            _climb(standing, standing.value(self.objective), self.steps, "apgd", restart)
 
 
+@ATTACKS.register("apgd-targeted")
 @dataclass(frozen=True)
 class TargetedAPGD(Attack):
     """Auto-PGD towards each of the likeliest wrong classes in turn.
@@ -78,22 +69,13 @@ class TargetedAPGD(Attack):
     def __post_init__(self) -> None:
         _check(self.steps, targets=self.targets)
 
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Perturbed:
+    def search(self, standing: Standing) -> None:
         """Climb towards every target; stop at the first success of each image."""
-        with torch.no_grad():
-            targets = nearest_wrong_classes(checked_logits(model(x), y), y, self.targets)
-
-        def towards(target: Tensor) -> Value:
-            def value(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-                logits: Tensor = model(images)
-                return self.objective(logits, y[rows], target[rows]), logits
-
-            return value
-
-        values = [towards(target) for target in targets.unbind(1)]
-        found = _one_after_another(values, x, y, threat, noise, self.steps, _TARGETED)
-        found.passes.add(torch.arange(len(x), device=x.device), forward=1)
-        return found
+        if len(standing.rows) == 0:
+            return
+        targets = nearest_wrong_classes(standing.clean_logits(), standing.labels, self.targets)
+        for index, target in enumerate(targets.unbind(1)):
+            _climb(standing, standing.towards(target, self.objective), self.steps, "apgd-targeted", index)
 
 
 def _check(steps: int, **counts: int) -> None:
@@ -102,103 +84,55 @@ def _check(steps: int, **counts: int) -> None:
             raise RepulseError(f"{name} must be at least 1, got {count}")
 
 
-def _one_after_another(
-    values: list[Value], x: Tensor, y: Tensor, threat: Threat, noise: Noise, steps: int, key: int
-) -> Perturbed:
-    """One ascent per objective, each on the images that none before it fooled."""
-    best = x.clone()
-    left = torch.arange(len(x), device=x.device)
-    passes = Passes.none(x)
-    for index, value in enumerate(values):
-        if len(left) == 0:
-            break
-        climb = _Climb(value, x, y, left, threat, noise, key + 2 * index, passes)
-        climb.run(steps)
-        best[left], left = climb.result, left[~climb.fooled]
-    return Perturbed(best, passes)
+def _climb(standing: Standing, value: Value, steps: int, *key: str | int) -> None:
+    """One ascent of what still stands, from random points."""
+    rows = standing.rows
+    if len(rows):
+        _Climb(standing, value, rows, standing.random_point(rows, *key)).run(steps)
 
 
 class _Climb:
-    """One ascent of some rows of a batch; holds the state of those that are not fooled yet."""
+    """One ascent; holds the state of the rows that still stand."""
 
-    def __init__(
-        self,
-        value: Value,
-        x: Tensor,
-        y: Tensor,
-        rows: Tensor,
-        threat: Threat,
-        noise: Noise,
-        key: int,
-        passes: Passes,
-    ) -> None:
-        self.value, self.threat, self.passes = value, threat, passes
-        self.labels, self.rows = y, rows
-        # Where each remaining image stands in `result`.
-        self.place = torch.arange(len(rows), device=x.device)
-        self.fooled = torch.zeros(len(rows), dtype=torch.bool, device=x.device)
-        self.clean = x[rows]
-        self.images = threat.random_point(self.clean, noise.take(rows), key)
-        self.result = self.images.clone()
-        self.before = self.images
-        self.step = torch.full((len(rows),), 2 * threat.eps, device=x.device, dtype=x.dtype)
-        self.loss, self.gradient = self._ask(last=False)
+    def __init__(self, standing: Standing, value: Value, rows: Tensor, start: Tensor) -> None:
+        self.standing, self.value, self.threat = standing, value, standing.threat
+        self.rows, self.clean, self.images, self.before = rows, standing.clean[rows], start, start
+        self.step = torch.full((len(rows),), 2 * self.threat.eps, device=start.device, dtype=start.dtype)
+        answer = standing.ask(start, rows, value, gradient=True)
+        self.stay, self.loss, self.gradient = answer.stay, answer.values, answer.gradient
         self.best_loss, self.best_images, self.best_gradient = self.loss, self.images, self.gradient
+        self.rises, self.loss_at_check = torch.zeros_like(self.loss), self.loss
+        self.halved = torch.ones_like(rows, dtype=torch.bool)
 
     def run(self, steps: int) -> None:
         """Climb; the step is halved at checkpoints that come ever faster (section 3.1 of the source)."""
         period, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
         since = 0
-        self.rises = torch.zeros_like(self.loss)
-        self.halved = torch.ones_like(self.fooled[: len(self.loss)])
-        self.loss_at_check = self.best_loss
         for taken in range(steps):
             self._leave()
             if len(self.rows) == 0:
                 return
             self._move(momentum=0.25 if taken else 0.0)
             last = taken + 1 == steps
-            loss, gradient = self._ask(last=last)
+            answer = self.standing.ask(self.images, self.rows, self.value, gradient=not last)
+            self.stay = answer.stay
             if last:
-                break
-            self.rises = self.rises + (loss > self.loss)
-            self.loss, self.gradient = loss, gradient
+                return
+            self.rises = self.rises + (answer.values > self.loss)
+            self.loss, self.gradient = answer.values, answer.gradient
             self._keep_best()
             since += 1
             if since == period:
                 self._checkpoint(period)
                 period, since = max(period - shrink, least), 0
-        # Nobody was fooled here: the highest point is the one to show.
-        remaining = ~self.fooled[self.place]
-        self.result[self.place[remaining]] = self.best_images[remaining]
-
-    def _ask(self, *, last: bool) -> tuple[Tensor, Tensor]:
-        """Values and gradients at the present images, noting who is fooled; the last step needs no gradient."""
-        if last:
-            with torch.no_grad():
-                loss, logits = self.value(self.images, self.rows)
-            gradient = self.gradient
-        else:
-            images = self.images.detach().requires_grad_()
-            loss, logits = self.value(images, self.rows)
-            gradient = uphill(loss, images)
-        self.passes.add(self.rows, forward=1, backward=0 if last else 1)
-        labels = self.labels[self.rows]
-        self.gone = checked_logits(logits.detach(), labels).argmax(1) != labels
-        fooled = self.place[self.gone]
-        self.fooled[fooled] = True
-        self.result[fooled] = self.images[self.gone]
-        return loss.detach(), gradient
 
     def _leave(self) -> None:
-        """Fooled images leave the batch."""
-        if not bool(self.gone.any()):
+        """Fallen images leave the batch."""
+        if len(self.stay) == len(self.rows):
             return
-        stay = (~self.gone).nonzero().flatten()
-        for name in ("place", "rows", "clean", "images", "before", "step", "loss", "gradient", "best_loss"):
-            setattr(self, name, getattr(self, name)[stay])
-        for name in ("best_images", "best_gradient", "rises", "halved", "loss_at_check"):
-            setattr(self, name, getattr(self, name)[stay])
+        for name, kept in vars(self).items():
+            if isinstance(kept, Tensor) and name != "stay":
+                setattr(self, name, kept[self.stay])
 
     def _move(self, momentum: float) -> None:
         """A projected step, then some of the last move on top of it (eq. 1 of the source)."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from repulse.attacks.decision import Decision, decide
 from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
-from repulse.attacks.threat import Threat
+from repulse.attacks.standing import Standing, shaped_logits
+from repulse.attacks.threat import Threat, column
 from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
+from repulse.common.registry import Registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +29,15 @@ class AttackResult:
 
     adversarial: Float[Tensor, "N *shape"]
     fooled: Bool[Tensor, "N"]
-    """Where the model, in evaluation mode, does not give the adversarial image its true class."""
+    """Where the model, in evaluation mode, does not give the adversarial image its true class (see `decide`)."""
     prediction: Int64[Tensor, "N"]
     """The class that it gives."""
     passes: Passes
     """What the attack spent on each image; the check at the end is not counted."""
+    tied: Bool[Tensor, "N"]
+    """Where a wrong class is ahead by rounding only, which does not count as fooled."""
+    broken: Bool[Tensor, "N"]
+    """Where the model's logits for the adversarial image are not numbers, which counts as fooled."""
 
     @property
     def forward_passes(self) -> int:
@@ -41,20 +50,17 @@ class AttackResult:
         return self.passes.total[1]
 
 
-@dataclass(frozen=True, eq=False)
-class Perturbed:
-    """What an attack's own search returns: its best image for each, and what it cost."""
-
-    images: Float[Tensor, "N *shape"]
-    passes: Passes
-
-
 class Attack(ABC):
-    """A search for adversarial images. Subclasses write `search` and nothing else."""
+    """A search for adversarial images. Subclasses are frozen dataclasses of their settings, and write `search`."""
+
+    black_box: ClassVar[bool] = False
+    """Whether it works without gradients of the model."""
+    minimum_norm: ClassVar[bool] = False
+    """Whether it looks for the smallest perturbation, whatever eps is; see `MinimumNorm`."""
 
     @abstractmethod
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Perturbed:
-        """Look for images near `x` that the model does not classify as `y`; called with frozen parameters."""
+    def search(self, standing: Standing) -> None:
+        """Ask `standing` about images near the clean ones, until all have fallen or the budget is spent."""
 
     def __call__(
         self,
@@ -68,6 +74,9 @@ class Attack(ABC):
     ) -> AttackResult:
         """Attack a batch, then bring what was found into the ball and ask the model again.
 
+        It may be called under `torch.no_grad()` or in inference mode. Images in half precision are searched for, and
+        returned, in single precision; the model gets its own.
+
         Args:
             model: maps images to logits (N, n); attacked in evaluation mode, and left in the mode it was in.
             x: clean images, pixels in the threat's range.
@@ -77,49 +86,111 @@ class Attack(ABC):
             ids: a number for each image; its outcome depends on the seed and this number, not on its neighbours.
 
         Raises:
-            RepulseError: if images are not numbers or out of range, labels don't fit, or logits are not finite.
+            RepulseError: if images are not numbers or out of range, labels don't fit, or the logits of a clean image
+                are not numbers.
         """
-        check_inputs(x, y, threat)
         ids = torch.arange(len(y)) if ids is None else ids
-        with attackable(model):
+        with self._begun(model, x, y, threat, Noise(seed, ids), None) as standing:
+            self.search(standing)
+            fallen = standing.distance <= standing.enough
+            adversarial = torch.where(column(fallen, x), standing.nearest, standing.shown)
+            adversarial = threat.project(adversarial, standing.clean)
+            found = self._asked_again(standing, adversarial)
+        return AttackResult(adversarial, found.fooled, found.prediction, standing.passes, found.tied, found.broken)
+
+    @contextmanager
+    def _begun(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise, enough: float | None
+    ) -> Iterator[Standing]:
+        """All images standing, after the checks of everything that was handed in."""
+        check_inputs(x, y, threat)
+        with torch.inference_mode(False), torch.enable_grad(), attackable(model):
+            # A copy of what was made in inference mode is an ordinary tensor.
+            x, y = (part.clone() if part.is_inference() else part.detach() for part in (x, y))
+            x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
             # One image first: objectives index logits by label, and would fail in a way that says nothing.
-            with torch.inference_mode():
+            with torch.no_grad():
                 checked_logits(model(x[:1]), y)
-            found = self.search(model, x, y, threat, Noise(seed, ids))
-            adversarial = threat.project(found.images.detach(), x)
-            with torch.inference_mode():
-                prediction = checked_logits(model(adversarial), y).argmax(1)
-        # Left inference mode by a copy, so that callers may do what they like with it.
-        prediction = prediction.clone()
-        return AttackResult(adversarial, prediction != y, prediction, found.passes)
+            yield Standing(model, x, y, threat, noise, enough)
+
+    def _asked_again(self, standing: Standing, adversarial: Tensor) -> Decision:
+        """What the model says about what was found; what is not a number is said aloud."""
+        with torch.no_grad():
+            found = decide(shaped_logits(standing.model(adversarial), standing.labels), standing.labels)
+        for row in found.broken.nonzero().flatten().tolist():
+            warnings.warn(
+                f"{type(self).__name__}: the model's logits are not numbers on an adversarial image of image {row} of "
+                f"the batch (class {int(standing.labels[row])}); it counts as fooled",
+                stacklevel=3,
+            )
+        return found
+
+
+ATTACKS: Registry[type[Attack]] = Registry("attack")
 
 
 @contextmanager
 def attackable(model: nn.Module) -> Iterator[None]:
-    """Within this context the model is in evaluation mode and its parameters ask for no gradients."""
+    """Within this context a model can be measured safely, whoever wrote it.
+
+    It is in evaluation mode, and its parameters ask for no gradients. What it is called with is a copy of its own, in
+    the precision of its parameters, so that it may work in place; logits in half precision become single. Tensors that
+    were made in inference mode are replaced by ordinary ones, which gradients can pass.
+    """
+    for module in model.modules():
+        _thaw(module)
     # One by one: no TorchScript module lets itself be asked for no gradients as a whole.
     wanted = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    kinds = {parameter.dtype for parameter in wanted if parameter.is_floating_point()}
+    dtype = kinds.pop() if len(kinds) == 1 else None
+
+    def own(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(_own_copy(part, dtype) if isinstance(part, Tensor) else part for part in args)
+
+    def single(_: nn.Module, args: tuple[Any, ...], logits: Any) -> Any:  # noqa: ARG001
+        half = isinstance(logits, Tensor) and logits.dtype in (torch.float16, torch.bfloat16)
+        return logits.float() if half else logits
+
+    # Not through the model: TorchScript refuses to register hooks, and yet calls them.
+    hooks = [nn.Module.register_forward_pre_hook(model, own), nn.Module.register_forward_hook(model, single)]
     for parameter in wanted:
         parameter.requires_grad_(False)
     try:
         with evaluation_mode(model):
             yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for parameter, asks in wanted.items():
             parameter.requires_grad_(asks)
 
 
+def _own_copy(images: Tensor, dtype: torch.dtype | None) -> Tensor:
+    if dtype is not None and images.is_floating_point() and images.dtype != dtype:
+        return images.to(dtype)
+    return images.clone()
+
+
+def _thaw(module: nn.Module) -> None:
+    """Ordinary copies in place of tensors made in inference mode, which no backward pass may save."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return
+    for kept in (module._parameters, module._buffers, vars(module)):
+        for name, value in list(kept.items()):
+            if isinstance(value, Tensor) and value.is_inference():
+                with torch.inference_mode(False):
+                    copy = value.clone()
+                kept[name] = nn.Parameter(copy, value.requires_grad) if name in module._parameters else copy  # type: ignore[assignment]
+
+
 def checked_logits(logits: Tensor, y: Tensor) -> Tensor:
-    """The logits, if they are finite, a matrix, and have a column for every label.
+    """The logits, if they are a matrix of numbers and have a column for every label; -inf rules a class out.
 
     Raises:
         RepulseError: if not.
     """
-    if logits.ndim != 2:
-        raise RepulseError(f"the model must give logits of shape (N, classes), got {tuple(logits.shape)}")
-    if len(y) and int(y.max()) >= logits.shape[1]:
-        raise RepulseError(f"the model gives {logits.shape[1]} classes, but there is a label {int(y.max())}")
-    if not torch.isfinite(logits).all():
+    logits = shaped_logits(logits, y)
+    if bool(logits.isnan().any() | (logits == torch.inf).any() | (logits == -torch.inf).all(1).any()):
         raise RepulseError("the model's logits are not finite numbers; nothing can be measured with them")
     return logits
 

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from repulse.attacks import prototype_objectives  # noqa: F401 (enters its objectives)
+from repulse.attacks import prototype_objectives, random_search, transfer  # noqa: F401 (they enter what they hold)
 from repulse.attacks.apgd import APGD, TargetedAPGD
-from repulse.attacks.attack import Attack, Perturbed
-from repulse.attacks.decision import HopSkipJump
+from repulse.attacks.attack import ATTACKS, Attack
 from repulse.attacks.fab import FAB
-from repulse.attacks.noise import Noise
+from repulse.attacks.hop_skip_jump import HopSkipJump
 from repulse.attacks.objectives import OBJECTIVES, Objective
-from repulse.attacks.passes import Passes
 from repulse.attacks.random_search import RandomSearch
 from repulse.attacks.square import Square
+from repulse.attacks.standing import Standing
 from repulse.attacks.targets import margin_targeted
-from repulse.attacks.threat import Threat
 from repulse.attacks.transfer import Transfer
 from repulse.common.errors import RepulseError
-from repulse.common.registry import Registry
+from repulse.common.registry import Registry, unknown_name
+
+
+def make_attack(name: str, **settings: Any) -> Attack:
+    """The registered attack called `name` with these settings; an `objective` may be given by its name.
+
+    >>> make_attack("pgd", objective="margin", steps=5).steps
+    5
+
+    Raises:
+        RepulseError: if there is no such attack, objective or setting, or a setting is missing or out of range.
+    """
+    kind = ATTACKS[name]
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for setting in settings:
+        if setting not in known:
+            raise unknown_name(f"setting of attack {name!r}", setting, known)
+    for setting, field in known.items():
+        if field.default is MISSING and setting not in settings:
+            raise RepulseError(f"attack {name!r} needs a setting {setting!r}")
+    if isinstance(objective := settings.get("objective"), str):
+        settings["objective"] = OBJECTIVES[objective]
+    return kind(**settings)
 
 
 @dataclass(frozen=True)
@@ -49,29 +69,17 @@ class Ensemble(Attack):
         if not names or len(set(names)) < len(names):
             raise RepulseError(f"an ensemble needs members of different names, got {names}")
 
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Perturbed:
+    def search(self, standing: Standing) -> None:
         """Run every member on the images that none before it fooled."""
-        best = x.clone()
-        left = torch.arange(len(x), device=x.device)
-        passes = Passes.none(x)
         for member in self.members:
-            if len(left) == 0:
-                break
-            found = member.attack.search(model, x[left], y[left], threat, noise.take(left))
-            best[left] = threat.project(found.images.detach(), x[left])
-            with torch.inference_mode():
-                robust = model(best[left]).argmax(1) == y[left]
-            passes.put(left, found.passes)
-            passes.add(left, forward=1)
-            left = left[robust.clone()]
-        return Perturbed(best, passes)
+            member.attack.search(standing)
 
 
 ENSEMBLES: Registry[Ensemble] = Registry("ensemble")
 
 
 def ensemble(name: str) -> Ensemble:
-    """The ensemble called `name`.
+    """The ensemble called `name`, or the registered attack of that name on its own.
 
     - `standard`: the attacks of AutoAttack in its order, with its budgets (Croce & Hein 2020, section 5): Auto-PGD on
       cross-entropy and, towards nine classes, on the targeted DLR; targeted FAB; Square with 5,000 queries.
@@ -81,6 +89,8 @@ def ensemble(name: str) -> Ensemble:
     Raises:
         RepulseError: if there is none of that name; the nearest is suggested.
     """
+    if name not in ENSEMBLES and name in ATTACKS:
+        return Ensemble((Member(name, name, make_attack(name)),))
     return ENSEMBLES[name]
 
 

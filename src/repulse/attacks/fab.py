@@ -10,22 +10,21 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from repulse.attacks.attack import Attack, Perturbed, checked_logits
-from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import uphill
-from repulse.attacks.passes import Passes
+from repulse.attacks.attack import ATTACKS
+from repulse.attacks.minimum_norm import MinimumNorm, at_least
+from repulse.attacks.standing import Standing
 from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
 from repulse.attacks.threat import Threat, column
-from repulse.common.errors import RepulseError
 
 # Section 4 of the source: overshoot, most weight of the clean image, and how far to step back from a success.
 OVERSHOOT, MOST_WEIGHT, STEP_BACK = 1.05, 0.1, 0.9
 
 
+@ATTACKS.register("fab")
 @dataclass(frozen=True)
-class FAB(Attack):
+class FAB(MinimumNorm):
     """Targeted FAB towards each of the likeliest wrong classes in turn, from the clean image.
 
     Each step projects the present point and the clean image onto the boundary as the gradient shows it, within the
@@ -47,45 +46,29 @@ class FAB(Attack):
     steps: int = 100
 
     def __post_init__(self) -> None:
-        for name, count in (("steps", self.steps), ("targets", self.targets)):
-            if count < 1:
-                raise RepulseError(f"{name} must be at least 1, got {count}")
+        at_least(steps=(self.steps, 1), targets=(self.targets, 1), bisections=(self.bisections, 0))
 
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Perturbed:  # noqa: ARG002
-        """Walk towards every target; stop at the first success inside the ball. Nothing here is random."""
-        best = x.clone()
-        left = torch.arange(len(x), device=x.device)
-        with torch.no_grad():
-            targets = nearest_wrong_classes(checked_logits(model(x), y), y, self.targets)
-        passes = Passes.none(x)
-        passes.add(left, forward=1)
+    def walk(self, standing: Standing) -> None:
+        """Walk towards every target; stop at the first success near enough. Nothing here is random."""
+        if len(standing.rows) == 0:
+            return
+        threat = standing.threat
+        targets = nearest_wrong_classes(standing.clean_logits(), standing.labels, self.targets)
         for target in targets.unbind(1):
-            if len(left) == 0:
-                break
-            images = x[left]
-            rows = torch.arange(len(left), device=x.device)
-            won = torch.zeros(len(left), dtype=torch.bool, device=x.device)
-            for _ in range(self.steps + 1):
-                clean, labels, aim = x[left[rows]], y[left[rows]], target[left[rows]]
-                images = images.detach().requires_grad_()
-                logits = model(images)
-                values = margin_targeted(logits, labels, aim)
-                gradient, images = uphill(values, images), images.detach()
-                passes.add(left[rows], forward=1, backward=1)
-                fooled = checked_logits(logits.detach(), labels).argmax(1) != labels
-                inside = fooled & (threat.distance(images, clean) <= threat.eps)
-                best[left[rows[inside]]] = images[inside]
-                won[rows[inside]] = True
-                # The boundary seen from here: gradient . z = level.
-                level = (gradient * images).flatten(1).sum(1) - values.detach()
-                images = torch.where(column(fooled, images), clean + STEP_BACK * (images - clean), images)
-                stay = (~inside).nonzero().flatten()
-                rows = rows[stay]
-                if len(rows) == 0:
+            rows = standing.rows
+            images = standing.clean[rows]
+            for taken in range(self.steps + 1):
+                answer = standing.ask(images, rows, standing.towards(target, margin_targeted), gradient=True)
+                if len(answer.stay) == 0 or taken == self.steps:
                     break
-                images = _step(images[stay], clean[stay], gradient[stay], level[stay], threat)
-            left = left[~won]
-        return Perturbed(best, passes)
+                # The boundary seen from here: gradient . z = level.
+                gradient, clean = answer.gradient, standing.clean[rows]
+                level = (gradient * images).flatten(1).sum(1) - answer.values
+                images = torch.where(column(answer.fooled, images), clean + STEP_BACK * (images - clean), images)
+                rows, images, clean, gradient, level = (
+                    part[answer.stay] for part in (rows, images, clean, gradient, level)
+                )
+                images = _step(images, clean, gradient, level, threat)
 
 
 def _step(images: Tensor, clean: Tensor, gradient: Tensor, level: Tensor, threat: Threat) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random numbers for attacks, keyed by seed and image: batch size, order and neighbours don't matter."""
+"""Random numbers for attacks, keyed by seed, image and names: batch size, order and neighbours don't matter."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Noise:
         """The noise of some of the images."""
         return Noise(self.seed, self.ids[index.to(self.ids.device)])
 
-    def uniform(self, like: Float[Tensor, "N *shape"], key: int) -> Float[Tensor, "N *shape"]:
-        """Uniform in [0, 1), shaped like a batch; another key gives other numbers."""
+    def uniform(self, like: Float[Tensor, "N *shape"], *key: str | int) -> Float[Tensor, "N *shape"]:
+        """Uniform in [0, 1), shaped like a batch; another key, such as `"square", query`, gives other numbers."""
         return self._draw(torch.rand, like, key)
 
-    def normal(self, like: Float[Tensor, "N *shape"], key: int) -> Float[Tensor, "N *shape"]:
+    def normal(self, like: Float[Tensor, "N *shape"], *key: str | int) -> Float[Tensor, "N *shape"]:
         """Standard normal, shaped like a batch; another key gives other numbers."""
         return self._draw(torch.randn, like, key)
 
-    def _draw(self, draw, like: Tensor, key: int) -> Tensor:  # type: ignore[no-untyped-def]
-        drawn = [draw(like.shape[1:], generator=generator(self.seed, "attack", key, i)) for i in self.ids.tolist()]
+    def _draw(self, draw, like: Tensor, key: tuple[str | int, ...]) -> Tensor:  # type: ignore[no-untyped-def]
+        drawn = [draw(like.shape[1:], generator=generator(self.seed, "attack", *key, i)) for i in self.ids.tolist()]
         return torch.stack(drawn).to(like) if drawn else torch.empty_like(like)

@@ -7,6 +7,7 @@ way to go and whether the image is fooled already.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,18 +32,27 @@ def uphill(values: Float[Tensor, "N"], images: Float[Tensor, "N *shape"]) -> Flo
 
 
 def usable(gradient: Float[Tensor, "N *shape"]) -> Float[Tensor, "N *shape"]:
-    """A gradient that is not a number points nowhere; nought leaves that pixel where it is."""
+    """A gradient that is not a number points nowhere; zero leaves that pixel where it is."""
     return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
 
 
-def _on_logits(name: str) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]]:
-    def enter(value: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        def objective(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            logits: Tensor = model(x)
-            return value(logits, y), logits
+@dataclass(frozen=True)
+class OnLogits:
+    """An objective that is a function of the logits; its name is what decides it."""
 
-        OBJECTIVES.register(name)(objective)
-        return value
+    name: str
+    of_logits: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and logits."""
+        logits: Tensor = model(x)
+        return self.of_logits(logits, y), logits
+
+
+def _on_logits(name: str) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Callable[[Tensor, Tensor], Tensor]]:
+    def enter(of_logits: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        OBJECTIVES.register(name)(OnLogits(name, of_logits))
+        return of_logits
 
     return enter
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from repulse.attacks.attack import Attack, Perturbed, checked_logits
-from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import Objective, uphill
-from repulse.attacks.passes import Passes
+from repulse.attacks.ascent import ascend
+from repulse.attacks.attack import ATTACKS, Attack
+from repulse.attacks.objectives import Objective
+from repulse.attacks.standing import Climb, Standing
 from repulse.attacks.threat import Threat
 from repulse.common.errors import RepulseError
 
 
+@ATTACKS.register("pgd")
 @dataclass(frozen=True)
 class PGD(Attack):
     """Climb an objective by steps of fixed length, projecting back after each (Madry et al. 2018).
@@ -46,39 +44,17 @@ class PGD(Attack):
         if self.restarts > 1 and not self.random_start:
             raise RepulseError("restarts from the clean image all end alike; set random_start")
 
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Perturbed:
-        """Run every start on the images that no earlier start fooled."""
-        best = x.clone()
-        left = torch.arange(len(x), device=x.device)
+    def search(self, standing: Standing) -> None:
+        """Run every start on the images that no earlier start fooled; elsewhere the last image is shown."""
+        threat = standing.threat
         step = threat.eps / 4 if self.step_size is None else self.step_size
-        passes = Passes.none(x)
         for restart in range(self.restarts):
-            if len(left) == 0:
-                break
-            images = x[left]
-            if self.random_start:
-                images = threat.random_point(images, noise.take(left), 2 * restart)
-            for taken in range(self.steps + 1):
-                last = taken == self.steps
-                if len(left) == 0:
-                    break
-                passes.add(left, forward=1, backward=0 if last else 1)
-                if last:
-                    with torch.no_grad():
-                        logits = self.objective(model, images, y[left])[1]
-                    gradient = torch.zeros_like(images)
-                else:
-                    images = images.detach().requires_grad_()
-                    values, logits = self.objective(model, images, y[left])
-                    gradient = uphill(values, images)
-                images = images.detach()
-                fooled = checked_logits(logits.detach(), y[left]).argmax(1) != y[left]
-                best[left] = images
-                staying = (~fooled).nonzero().flatten()
-                left, images = left[staying], images[staying]
-                if not last:
-                    images = threat.project(images + threat.steepest_step(gradient[staying], step), x[left])
-        return Perturbed(best, passes)
+            rows = standing.rows
+            clean = standing.clean[rows]
+            start = standing.random_point(rows, "pgd", restart) if self.random_start else clean
+            climb = Climb(standing, standing.value(self.objective), rows)
+            images = ascend(climb, start, clean, threat, self.steps, step, keep=climb.keep)
+            standing.ask(images, climb.rows, climb.value, show=True)
 
 
 def fgsm(objective: Objective, threat: Threat) -> PGD:

@@ -9,19 +9,19 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from repulse.attacks.attack import Attack, Perturbed, checked_logits
+from repulse.attacks.ascent import ascend
+from repulse.attacks.attack import ATTACKS, Attack
 from repulse.attacks.noise import Noise
-from repulse.attacks.objectives import margin, uphill
-from repulse.attacks.passes import Passes
-from repulse.attacks.threat import Threat
+from repulse.attacks.objectives import OBJECTIVES
+from repulse.attacks.standing import Climb, Standing
+from repulse.attacks.threat import Threat, column
 from repulse.common.errors import RepulseError
-
-_KEY = 3000
 
 # After so many queries the share of pixels that a square covers is halved (section 4 of the source).
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -33,6 +33,7 @@ CANARY_STEPS = 20
 _DRAWN_AT_ONCE = 500
 
 
+@ATTACKS.register("square")
 @dataclass(frozen=True)
 class Square(Attack):
     """Square attack on the margin, keeping a change only where the margin rises.
@@ -53,6 +54,8 @@ class Square(Attack):
         RepulseError: if queries or canary is below 1, or share is not in (0, 1].
     """
 
+    black_box: ClassVar[bool] = True
+
     queries: int = 5000
     share: float = 0.8
     rescale: bool = False
@@ -66,59 +69,43 @@ class Square(Attack):
         if not 0 < self.share <= 1:
             raise RepulseError(f"share must lie in (0, 1], got {self.share}")
 
-    def search(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Perturbed:
+    def search(self, standing: Standing) -> None:
         """Ask until fooled or out of queries."""
-        clean = x.reshape(len(x), *_planes(x.shape[1:]))
+        threat, rows = standing.threat, standing.rows
+        shape = standing.clean.shape[1:]
+        clean = standing.clean[rows].reshape(len(rows), *_planes(shape))
         start, propose = (_start_linf, _propose_linf) if threat.norm == "linf" else (_start_l2, _propose_l2)
-        found = clean.clone()
-        left = torch.arange(len(x), device=x.device)
-        best, values = clean, torch.full((len(x),), -torch.inf, device=x.device)
-        drawn = clean.new_empty(0)
-        passes = Passes.none(x)
+        best, values, drawn = clean, clean.new_full((len(rows),), -torch.inf), clean.new_empty(0)
         for query in range(self.queries):
-            if len(left) == 0:
-                break
+            if len(rows) == 0:
+                return
             if query == 0:
-                tried = start(clean, threat, noise)
+                tried = start(clean, threat, standing.noise.take(rows))
             else:
                 place = (query - 1) % _DRAWN_AT_ONCE
                 if place == 0:
-                    like = clean.new_empty(len(left), min(_DRAWN_AT_ONCE, self.queries - query), 5 + clean.shape[1])
-                    drawn = noise.take(left).uniform(like, _KEY + 1 + query)
+                    like = clean.new_empty(len(rows), min(_DRAWN_AT_ONCE, self.queries - query), 5 + clean.shape[1])
+                    drawn = standing.noise.take(rows).uniform(like, "square", query)
                 spent = (query - 1) * 10_000 // self.queries if self.rescale else query - 1
                 tried = propose(best, clean, threat, drawn[:, place], _share_at(spent, self.share))
-            with torch.inference_mode():
-                logits = checked_logits(model(tried.reshape(-1, *x.shape[1:])), y[left])
-                # Left inference mode by a copy, so that it may be written to.
-                asked = margin(logits, y[left]).clone()
-            passes.add(left, forward=1)
-            better = asked > values
-            values = torch.where(better, asked, values)
-            best = torch.where(better.reshape(-1, 1, 1, 1), tried, best)
-            leaving = values > 0
-            if query + 1 == self.canary:
-                by_gradient = _margin_by_gradient(model, x[left], y[left], threat, noise.take(left))
-                leaving |= values <= by_gradient
-                passes.add(left, forward=CANARY_STEPS, backward=CANARY_STEPS)
-            if bool(leaving.any()) or query == self.queries - 1:
-                found[left] = best
-                stay = (~leaving).nonzero().flatten()
-                left, best, clean, values = left[stay], best[stay], clean[stay], values[stay]
+            answer = standing.ask(tried.reshape(-1, *shape), rows)
+            better = answer.values > values
+            values = torch.where(better, answer.values, values)
+            best = torch.where(column(better, best), tried, best)
+            stay = answer.stay
+            if query + 1 == self.canary and len(stay):
+                stay = stay[values[stay] > self._highest_by_gradient(standing, rows[stay])]
+            if len(stay) < len(rows):
+                # What fell while the canary was asked has left the rows, too.
+                rows, best, clean, values = rows[stay], best[stay], clean[stay], values[stay]
                 drawn = drawn[stay] if len(drawn) else drawn
-        return Perturbed(found.reshape(x.shape), passes)
 
-
-def _margin_by_gradient(model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise) -> Tensor:
-    """The largest margin that PGD meets; it goes on after a success, which no image here is known to be."""
-    images = threat.random_point(x, noise, _KEY - 2)
-    best = torch.full((len(x),), -torch.inf, device=x.device)
-    for _ in range(CANARY_STEPS):
-        images = images.detach().requires_grad_()
-        values = margin(model(images), y)
-        best = torch.maximum(best, values.detach())
-        step = threat.steepest_step(uphill(values, images), threat.eps / 4)
-        images = threat.project(images.detach() + step, x)
-    return best
+    def _highest_by_gradient(self, standing: Standing, rows: Tensor) -> Tensor:
+        """The largest margin that PGD meets from a random point; infinite where it fools."""
+        climb = Climb(standing, standing.value(OBJECTIVES["margin"]), rows)
+        start, threat = standing.random_point(rows, "square", "canary"), standing.threat
+        ascend(climb, start, standing.clean[rows], threat, CANARY_STEPS, threat.eps / 4, keep=climb.keep)
+        return torch.where(standing.distance[rows] > standing.enough, climb.highest, torch.inf)
 
 
 def _planes(shape: torch.Size) -> tuple[int, int, int]:
@@ -153,7 +140,7 @@ def _corner(uniform: Tensor, room: int) -> Tensor:
 
 def _start_linf(clean: Tensor, threat: Threat, noise: Noise) -> Tensor:
     """Vertical stripes, each pixel at an end of its interval."""
-    signs = _signs(noise.uniform(clean[:, :, :1], _KEY))
+    signs = _signs(noise.uniform(clean[:, :, :1], "square", "stripes"))
     return (clean + threat.eps * signs).clamp(threat.low, threat.high)
 
 
@@ -174,10 +161,10 @@ def _start_l2(clean: Tensor, threat: Threat, noise: Noise) -> Tensor:
     height, width = clean.shape[2:]
     tall, wide = max(height // 5, 1), max(width // 5, 1)
     rows, columns = height // tall, width // wide
-    coin = noise.uniform(clean[:, :, : rows * columns].new_empty(len(clean), rows, columns), _KEY + 1) < 0.5
+    coin = noise.uniform(clean[:, :, : rows * columns].new_empty(len(clean), rows, columns), "square", "turned") < 0.5
     bump, turned = _bump(tall, wide, False).to(clean), _bump(tall, wide, True).to(clean)
     tiles = torch.where(coin[:, None, :, None, :, None], bump[:, None, :], turned[:, None, :])
-    signs = _signs(noise.uniform(clean.new_empty(len(clean), clean.shape[1], rows, columns), _KEY + 2))
+    signs = _signs(noise.uniform(clean.new_empty(len(clean), clean.shape[1], rows, columns), "square", "signs"))
     tiled = (tiles * signs[:, :, :, None, :, None]).reshape(len(clean), -1, rows * tall, columns * wide)
     above, before = (height - rows * tall) // 2, (width - columns * wide) // 2
     delta = torch.zeros_like(clean)

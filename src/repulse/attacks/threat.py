@@ -45,38 +45,63 @@ class Threat:
     @property
     def tolerance(self) -> float:
         """How far outside the ball rounding may put an image: a few units in the last place of float32 pixels."""
-        return 2e-6 if self.norm == "linf" else 1e-5 * max(1.0, self.eps)
+        largest = max(1.0, abs(self.low), abs(self.high))
+        return 2.5e-7 * largest if self.norm == "linf" else 1e-5 * max(largest, self.eps)
 
     def distance(self, a: Float[Tensor, "N *shape"], b: Float[Tensor, "N *shape"]) -> Float[Tensor, "N"]:
         """The distance of each image of `a` to its twin in `b`, in the norm."""
         difference = (a - b).flatten(1)
         return difference.abs().amax(1) if self.norm == "linf" else difference.norm(dim=1)
 
-    def project(self, images: Float[Tensor, "N *shape"], clean: Float[Tensor, "N *shape"]) -> Float[Tensor, "N *shape"]:
-        """The nearest images that are allowed (for L2: into the ball, then into the range, which stays in the ball)."""
+    def project(
+        self,
+        images: Float[Tensor, "N *shape"],
+        clean: Float[Tensor, "N *shape"],
+        radius: Float[Tensor, "N"] | None = None,
+    ) -> Float[Tensor, "N *shape"]:
+        """The nearest images that are allowed (for L2: into the ball, then into the range, which stays in the ball).
+
+        Args:
+            images: to be moved.
+            clean: centres of the balls.
+            radius: of each ball; None: eps.
+        """
         difference = images - clean
+        reach: Tensor | float = self.eps if radius is None else column(radius, images)
         if self.norm == "linf":
-            difference = difference.clamp(-self.eps, self.eps)
+            difference = difference.clamp(-reach, reach)  # type: ignore[arg-type]
         else:
             length = column(difference.flatten(1).norm(dim=1), difference)
-            difference = difference * (self.eps / length.clamp_min(1e-12)).clamp_max(1)
+            difference = difference * (reach / length.clamp_min(1e-12)).clamp_max(1)
         return (clean + difference).clamp(self.low, self.high)
 
-    def random_point(self, clean: Float[Tensor, "N *shape"], noise: Noise, key: int) -> Float[Tensor, "N *shape"]:
+    def random_point(
+        self, clean: Float[Tensor, "N *shape"], noise: Noise, *key: str | int
+    ) -> Float[Tensor, "N *shape"]:
         """A point drawn uniformly from each image's ball, brought into the range of pixels."""
         if self.norm == "linf":
-            return (clean + self.eps * (2 * noise.uniform(clean, key) - 1)).clamp(self.low, self.high)
-        direction = noise.normal(clean, key)
+            return (clean + self.eps * (2 * noise.uniform(clean, *key) - 1)).clamp(self.low, self.high)
+        direction = noise.normal(clean, *key)
         direction = direction / column(direction.flatten(1).norm(dim=1).clamp_min(1e-12), direction)
         # The share of a ball's volume inside radius r is r^dim, so the radius is a dim-th root of a uniform number.
-        radius = noise.uniform(clean.flatten(1)[:, 0], key + 1) ** (1 / clean.shape[1:].numel())
+        radius = noise.uniform(clean.flatten(1)[:, 0], *key, "radius") ** (1 / clean.shape[1:].numel())
         return (clean + self.eps * column(radius, clean) * direction).clamp(self.low, self.high)
 
+    def dual_norm(self, gradient: Float[Tensor, "N *shape"]) -> Float[Tensor, "N"]:
+        """How much a linear function of this gradient rises along its steepest step of length 1."""
+        flat = gradient.flatten(1)
+        if self.norm == "linf":
+            return flat.abs().sum(1)
+        # Scaled by its largest entry first: the square of a tiny gradient is zero in float32.
+        largest = flat.abs().amax(1)
+        length: Tensor = largest * (flat / largest.clamp_min(1e-38).unsqueeze(1)).norm(dim=1)
+        return length
+
     def steepest_step(self, gradient: Float[Tensor, "N *shape"], size: float) -> Float[Tensor, "N *shape"]:
-        """The step of length `size` in the norm along which a linear function rises most; nought where it is flat."""
+        """The step of length `size` in the norm along which a linear function rises most; zero where it is flat."""
         if self.norm == "linf":
             return size * gradient.sign()
-        # Scaled by its largest entry first: the square of a tiny gradient is nought in float32.
+        # Scaled by its largest entry first: the square of a tiny gradient is zero in float32.
         largest = column(gradient.flatten(1).abs().amax(1), gradient)
         scaled = torch.where(largest > 0, gradient / largest.clamp_min(1e-38), torch.zeros_like(gradient))
         return size * scaled / column(scaled.flatten(1).norm(dim=1).clamp_min(1e-12), scaled)

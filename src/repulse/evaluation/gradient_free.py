@@ -16,7 +16,7 @@ def has_gradient(model: nn.Module, x: Float[Tensor, "N *shape"]) -> bool:
 
 
 class GradientFree(nn.Module):
-    """The same logits with a gradient of nought, for models that run outside autograd.
+    """The same logits with a gradient of zero, for models that run outside autograd.
 
     Attacks by gradients then stand still instead of failing, those without gradients work, and the verdict's checks say
     what is wrong.

@@ -15,9 +15,6 @@ from repulse.common.errors import RepulseError
 from repulse.common.seeding import derive_seed
 from repulse.evaluation.bench import Bench
 
-# Keys of the random directions, apart from those that attacks draw with.
-_ACROSS, _INSTEAD = 70_001, 70_002
-
 
 def loss_slices(
     bench: Bench,
@@ -46,7 +43,7 @@ def loss_slices(
     Returns:
         `slice/index` (K,) int32; `slice/eps` (S,) float32, coordinates from -reach * eps to reach * eps; `slice/margin`
         (K, S, S) float32, largest wrong logit minus the true one (positive: fooled), entry [k, i, j] at coordinate j
-        along the attack and i along the random direction. Empty if there are no rows, or eps is nought.
+        along the attack and i along the random direction. Empty if there are no rows, or eps is zero.
 
     Raises:
         RepulseError: if size is even or below 3, or reach is not positive.
@@ -75,9 +72,9 @@ def _plane(bench: Bench, adversarial: Tensor, row: Tensor, threat: Threat, axis:
     for part in torch.split(coordinates, bench.batch_size):
         y, x = (column(along, clean).to(clean.dtype) for along in part.T)
         points = (clean + x * along + y * across).clamp(threat.low, threat.high).to(bench.device)
-        with torch.inference_mode():
+        with torch.no_grad():
             values, _ = OBJECTIVES["margin"](bench.model, points, bench.labels[row].expand(len(part)).to(bench.device))
-        found.append(values.float().cpu().clone())
+        found.append(values.float().cpu())
     return torch.cat(found).reshape(len(axis), len(axis))
 
 
@@ -89,16 +86,16 @@ def _directions(bench: Bench, clean: Tensor, adversarial: Tensor, row: Tensor, t
         along = threat.steepest_step(_gradient(bench, clean, row), 1.0)
     if not along.any():
         # A model without a gradient has no steepest step: any direction is as good as another.
-        along = threat.steepest_step(noise.normal(clean, _INSTEAD), 1.0)
+        along = threat.steepest_step(noise.normal(clean, "slice", "along"), 1.0)
     along = along / threat.distance(along, torch.zeros_like(along))
-    across = noise.normal(clean, _ACROSS)
+    across = noise.normal(clean, "slice", "across")
     if threat.norm == "l2":
         across = across - (across * along).sum() * along
     return along, threat.steepest_step(across, 1.0)
 
 
 def _gradient(bench: Bench, clean: Tensor, row: Tensor) -> Tensor:
-    """The gradient of the margin at one clean image; nought where it is not a number or there is none."""
+    """The gradient of the margin at one clean image; zero where it is not a number or there is none."""
     x = clean.to(bench.device).requires_grad_()
     values, _ = OBJECTIVES["margin"](bench.model, x, bench.labels[row][None].to(bench.device))
     if not values.requires_grad:

@@ -14,13 +14,12 @@ from repulse.common.errors import RepulseError
 from repulse.common.seeding import derive_seed
 from repulse.models.small_cnn import SmallCNN
 
-_KEY = 50_000
-# So many images go through the victim at a time.
+# So many images go through the model at a time.
 _ASKED_AT_ONCE = 250
 
 
 def train_surrogate(
-    victim: nn.Module,
+    model: nn.Module,
     images: Float[Tensor, "N *shape"],
     threat: Threat,
     *,
@@ -30,14 +29,14 @@ def train_surrogate(
     batch: int = 64,
     seed: int = 0,
 ) -> nn.Module:
-    """A small network that gives the images the victim's classes (Papernot et al. 2017); the victim gives classes only.
+    """A small network that gives the images a model's classes (Papernot et al. 2017); it is asked for classes only.
 
-    It learns from the images and from random points around them, all labelled by the victim: a convolutional network
+    It learns from the images and from random points around them, all labelled by the model: a convolutional network
     for images (C, H, W) of at least 8x8 pixels, else a perceptron with one hidden layer. The result depends on the
     arguments alone, and PyTorch's own random numbers are left as they were.
 
     Args:
-        victim: maps images to logits (N, n); asked in evaluation mode, `copies + 1` times for each image.
+        model: maps images to logits (N, n); asked in evaluation mode, `copies + 1` times for each image.
         images: pixels in the threat's range.
         threat: random points come from its ball.
         steps: steps of Adam.
@@ -50,7 +49,7 @@ def train_surrogate(
         A frozen model in evaluation mode, on the images' device.
 
     Raises:
-        RepulseError: if there are no images, a count is too small, a pixel is out of range, or the victim's logits are
+        RepulseError: if there are no images, a count is too small, a pixel is out of range, or the model's logits are
             not finite.
     """
     if len(images) == 0:
@@ -61,8 +60,8 @@ def train_surrogate(
             raise RepulseError(f"{name} must be at least {least}, got {count}")
     check_inputs(images, torch.zeros(len(images), dtype=torch.int64), threat)
     noise = Noise(seed, torch.arange(len(images)))
-    x = torch.cat((images, *(threat.random_point(images, noise, _KEY + 2 * copy) for copy in range(copies))))
-    y, classes = _ask(victim, x)
+    x = torch.cat((images, *(threat.random_point(images, noise, "surrogate", copy) for copy in range(copies))))
+    y, classes = _ask(model, x)
     devices = [images.device] if images.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         torch.manual_seed(derive_seed(seed, "surrogate"))
@@ -78,12 +77,12 @@ def train_surrogate(
     return student.eval().requires_grad_(False)
 
 
-def _ask(victim: nn.Module, x: Float[Tensor, "N *shape"]) -> tuple[Int64[Tensor, "N"], int]:
-    """The victim's classes, and how many it knows."""
+def _ask(model: nn.Module, x: Float[Tensor, "N *shape"]) -> tuple[Int64[Tensor, "N"], int]:
+    """The model's classes, and how many it knows."""
     none = torch.zeros(0, dtype=torch.int64)
-    with attackable(victim), torch.inference_mode():
-        logits = torch.cat([checked_logits(victim(part), none) for part in torch.split(x, _ASKED_AT_ONCE)])
-        return logits.argmax(1).clone(), logits.shape[1]
+    with attackable(model), torch.no_grad():
+        logits = torch.cat([checked_logits(model(part), none) for part in torch.split(x, _ASKED_AT_ONCE)])
+        return logits.argmax(1), logits.shape[1]
 
 
 class _Student(nn.Module):

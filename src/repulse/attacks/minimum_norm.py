@@ -1,0 +1,115 @@
+"""What attacks that look for the smallest perturbation share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor, nn
+
+from repulse.attacks.attack import Attack
+from repulse.attacks.noise import Noise
+from repulse.attacks.passes import Passes
+from repulse.attacks.standing import Standing
+from repulse.attacks.threat import Threat, column
+from repulse.common.errors import RepulseError
+
+
+@dataclass(frozen=True, eq=False)
+class Smallest:
+    """The smallest perturbation found for each image: the whole robustness curve at once."""
+
+    images: Float[Tensor, "N *shape"]
+    """The nearest adversarial image found; the clean image where it is wrong already, or where none was found."""
+    distance: Float32[Tensor, "N"]
+    """Its distance to the clean image, in units of pixels; 0: wrong already; inf: none found."""
+    passes: Passes
+    """What the attack spent on each image; the check at the end is not counted."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Images sent forward by the attack, one by one."""
+        return self.passes.total[0]
+
+    @property
+    def backward_passes(self) -> int:
+        """Images sent backward by the attack, one by one."""
+        return self.passes.total[1]
+
+
+@dataclass(frozen=True)
+class MinimumNorm(Attack):
+    """A walk towards the nearest adversarial image. Subclasses write `walk`.
+
+    Args:
+        bisections: forward passes of a bisection at the end, which brings the best point back to the boundary; each
+            halves what is left to gain.
+    """
+
+    minimum_norm: ClassVar[bool] = True
+
+    bisections: int = 10
+
+    @abstractmethod
+    def walk(self, standing: Standing) -> None:
+        """Ask about images at any distance; those that fall leave."""
+
+    def search(self, standing: Standing) -> None:
+        """Walk until inside the ball; what fooled from outside gets a last try where its ray enters the ball."""
+        self.walk(standing)
+        rows = standing.rows
+        rows = rows[standing.distance[rows].isfinite()]
+        standing.ask(standing.threat.project(standing.nearest[rows], standing.clean[rows]), rows)
+
+    def smallest(
+        self,
+        model: nn.Module,
+        x: Float[Tensor, "N *shape"],
+        y: Int64[Tensor, "N"],
+        threat: Threat,
+        noise: Noise,
+    ) -> Smallest:
+        """The nearest adversarial image of every image, checked by the model; the threat's eps does not matter.
+
+        Args:
+            model: maps images to logits (N, n); attacked in evaluation mode, and left in the mode it was in.
+            x: clean images, pixels in the threat's range.
+            y: true classes.
+            threat: its norm and range of pixels.
+            noise: random numbers, for walks that use any.
+
+        Raises:
+            RepulseError: if images are not numbers or out of range, labels don't fit, or logits are not finite.
+        """
+        with self._begun(model, x, y, threat, noise, 0.0) as standing:
+            self.walk(standing)
+            self._bisect(standing)
+            fooled = self._asked_again(standing, standing.nearest).fooled
+            images = torch.where(column(fooled, standing.clean), standing.nearest, standing.clean)
+            distance = torch.where(fooled, threat.distance(images, standing.clean), torch.inf).float()
+        return Smallest(images, distance, standing.passes)
+
+    def _bisect(self, standing: Standing) -> None:
+        """Bring each success nearer for as long as it remains one."""
+        rows = standing.rows
+        rows = rows[standing.distance[rows].isfinite()]
+        found, high = standing.nearest[rows], standing.distance[rows]
+        low = torch.zeros_like(high)
+        for _ in range(self.bisections):
+            middle = (low + high) / 2
+            fooled = standing.ask(standing.threat.project(found, standing.clean[rows], middle), rows).fooled
+            low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
+
+
+def at_least(**counts: tuple[int, int]) -> None:
+    """Refuse settings `name=(count, least)` that are below their least value.
+
+    Raises:
+        RepulseError: naming the first such setting.
+    """
+    for name, (count, least) in counts.items():
+        if count < least:
+            raise RepulseError(f"{name} must be at least {least}, got {count}")
