@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from repulse.attacks.standing import Standing, shaped_logits
 from repulse.attacks.threat import Threat, column
 from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
+from repulse.common.notice import notice
 from repulse.common.registry import Registry
 
 
@@ -118,10 +118,9 @@ class Attack(ABC):
         with torch.no_grad():
             found = decide(shaped_logits(standing.model(adversarial), standing.labels), standing.labels)
         for row in found.broken.nonzero().flatten().tolist():
-            warnings.warn(
+            notice(
                 f"{type(self).__name__}: the model's logits are not numbers on an adversarial image of image {row} of "
-                f"the batch (class {int(standing.labels[row])}); it counts as fooled",
-                stacklevel=3,
+                f"the batch (class {int(standing.labels[row])}); it counts as fooled"
             )
         return found
 
