@@ -13,8 +13,9 @@ from repulse.certification.embedding_error import embedding_error
 from repulse.certification.lipschitz_bound import lipschitz_bound
 from repulse.certification.radii import certified_radius
 from repulse.common.errors import RepulseError
+from repulse.common.fixed_weights import frozen
 from repulse.models import READOUTS, PrototypeClassifier
-from repulse.models.lipschitz import LipschitzCNN, frozen
+from repulse.models.lipschitz import LipschitzCNN
 from repulse.models.margins import plane_margins
 from repulse.models.readouts import margin_of
 from repulse.prototypes import make_prototypes

@@ -21,7 +21,7 @@ from repulse.evaluation.journal import Journal
 from repulse.models import PrototypeClassifier
 from repulse.models import lipschitz as lipschitz_layers
 from repulse.models.linf_distance import LinfDistance, LinfDistanceNet
-from repulse.models.lipschitz import OrthogonalLinear
+from repulse.models.lipschitz import orthogonal_linear
 
 
 def isometry(scale=1.0, pixels=9, classes=3):
@@ -371,7 +371,7 @@ def test_attacks_of_a_certificate_compute_no_weights_anew(light, monkeypatch):
         return with_gradients.count(True)
 
     torch.manual_seed(0)
-    backbone = nn.Sequential(nn.Flatten(), OrthogonalLinear(9, 9))
+    backbone = nn.Sequential(nn.Flatten(), orthogonal_linear(9, 9))
     model = PrototypeClassifier(backbone, 0.4 * torch.eye(9)[:3], "l2").eval()
     x, y = some(model, 6, wrong=0)
     monkeypatch.setattr(lipschitz_layers, "orthonormal", counted)

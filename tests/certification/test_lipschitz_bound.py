@@ -5,8 +5,9 @@ from torch.nn.utils import parametrizations
 
 from repulse.certification.lipschitz_bound import convolution_norm, lipschitz_bound, power_iteration
 from repulse.common.errors import RepulseError
+from repulse.common.fixed_weights import frozen
 from repulse.models import PrototypeClassifier
-from repulse.models.lipschitz import HalfAbs, Halve, LipschitzCNN, Shift, SumPool, frozen
+from repulse.models.lipschitz import HalfAbs, Halve, LipschitzCNN, Shift, SumPool
 
 
 def unrolled_norm(layer, shape):
@@ -194,16 +195,20 @@ class Doubling(nn.Sequential):
     [
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()), r"backbone.1 \(BatchNorm2d\)"),
         (nn.Sequential(nn.Sequential(nn.Flatten()), Doubling(nn.Identity())), r"backbone.1 \(Doubling\)"),
-        (
-            nn.Sequential(nn.Flatten(), parametrizations.weight_norm(nn.Linear(64, 2))),
-            r"backbone.1 \(Parametriz\w+\)",
-        ),
     ],
 )
 def test_parts_without_a_known_bound_are_refused_by_name(backbone, part):
     message = f"^part {part} has no known Lipschitz bound, so nothing can be certified in L2; use a chain of layers .*$"
     with pytest.raises(RepulseError, match=message):
         lipschitz_bound(PrototypeClassifier(backbone, torch.eye(2), "l2"), (1, 8, 8))
+
+
+@pytest.mark.parametrize("parametrised", [parametrizations.weight_norm, parametrizations.orthogonal])
+def test_a_parametrised_layer_has_the_norm_of_the_weight_it_uses(parametrised):
+    torch.manual_seed(0)
+    layer = parametrised(nn.Linear(64, 2)).eval()
+    found = lipschitz_bound(PrototypeClassifier(nn.Sequential(nn.Flatten(), layer), torch.eye(2), "l2"), (1, 8, 8))
+    assert found.constant == pytest.approx(float(torch.linalg.matrix_norm(layer.weight.detach().double(), 2)), rel=1e-6)
 
 
 def test_a_hook_is_not_overlooked():

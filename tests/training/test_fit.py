@@ -11,6 +11,7 @@ from repulse.config.settings import FitSettings
 from repulse.data import Augment, ImageSet
 from repulse.models import PrototypeClassifier
 from repulse.training import fit, make_fabric, make_loss
+from repulse.training.state import TrainingState
 
 
 def blobs(count=96, seed=0):
@@ -107,6 +108,16 @@ def test_a_state_of_another_network_is_refused():
     other = PrototypeClassifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), torch.eye(3))
     with pytest.raises(RepulseError, match=r"^the checkpoint belongs to another network; start a new run folder$"):
         train(other, state=witness.states[0])
+
+
+def test_a_state_whose_optimiser_counts_the_weights_in_another_order_is_refused():
+    witness = Witness()
+    train(model(), watcher=witness)
+    tensors = dict(witness.states[0].tensors)
+    first, second = "optimiser/0/momentum_buffer", "optimiser/1/momentum_buffer"
+    tensors[first], tensors[second] = tensors[second], tensors[first]
+    with pytest.raises(RepulseError, match=r"^the checkpoint was made by another version, with its weights in another"):
+        train(model(), state=TrainingState(1, tensors))
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_named():

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
+from torch.nn.utils import parametrize
 
-from repulse.attacks.baking import bake, is_recomputed
+from repulse.common.fixed_weights import fix_weights
 
 # Folding multiplies weights by batch-norm scales once instead of images each time, so results differ by rounding.
 TOLERANCE = 1e-3
@@ -20,7 +21,7 @@ TOLERANCE = 1e-3
 def folded(model: nn.Module, x: Float[Tensor, "N *shape"]) -> nn.Module:
     """A copy of the model, in evaluation mode and frozen, that computes the same with less.
 
-    Weights that layers compute anew at every call are computed once (see `repulse.attacks.baking`). Batch norm is
+    Parametrised weights are computed once (see `repulse.common.fixed_weights`). Batch norm is
     folded in every part that PyTorch can trace. A ReLU before a max-pooling goes behind it, which gives the same
     numbers and gradients with fewer of them to look at, and a ReLU that follows a convolution or a pooling overwrites
     what it gets.
@@ -33,8 +34,8 @@ def folded(model: nn.Module, x: Float[Tensor, "N *shape"]) -> nn.Module:
         x: some images to compare the two on.
     """
     twin = model
-    if any(map(is_recomputed, model.modules())):
-        twin = _checked(bake, twin, model, x)
+    if any(map(parametrize.is_parametrized, model.modules())):
+        twin = _checked(fix_weights, twin, model, x)
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
         twin = _checked(_fold, twin, model, x)
     return twin

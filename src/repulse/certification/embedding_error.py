@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from repulse.common.fixed_weights import frozen
 from repulse.models import PrototypeClassifier
-from repulse.models.lipschitz import frozen
 
 ERROR_FACTOR = 4
 """How much larger than the error seen on clean images the error of an embedding may be on perturbed ones."""
 
 
 def in_double(model: PrototypeClassifier) -> PrototypeClassifier:
-    """A copy of a classifier with plain layers, in double precision."""
+    """A copy of a classifier with fixed weights, in double precision."""
     return cast(PrototypeClassifier, frozen(model)).double()
 
 

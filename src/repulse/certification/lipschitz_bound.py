@@ -28,9 +28,10 @@ from jaxtyping import Float, Inexact
 from torch import Tensor, nn
 
 from repulse.common.errors import RepulseError
+from repulse.common.fixed_weights import frozen
 from repulse.common.seeding import generator
 from repulse.models.classifier import PrototypeClassifier
-from repulse.models.lipschitz import HalfAbs, Halve, Shift, SumPool, frozen
+from repulse.models.lipschitz import HalfAbs, Halve, Shift, SumPool
 
 ROUNDING = 1e-12
 """What is added, as a share, to a norm that is computed in double precision: far more than its rounding."""
@@ -120,7 +121,7 @@ def _chain(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
 
 
 def _bound(name: str, layer: nn.Module, inputs: Shape, outputs: Shape) -> LayerBound:
-    # Only the very class: one that inherits from it, or is parametrised, may compute something else.
+    # Only the very class: one that inherits from it may compute something else.
     kind = type(layer)
     if kind not in _BOUNDS or _has_hooks(layer):
         raise RepulseError(

@@ -8,7 +8,6 @@ lost to a loose one.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.nn.utils import parametrize, skip_init
 
 from repulse.common.errors import RepulseError
 
@@ -41,10 +41,15 @@ def orthonormal(weight: Float[Tensor, "o i"]) -> Float[Tensor, "o i"]:
     return result
 
 
-L = TypeVar("L", nn.Conv2d, nn.Linear)
+class Orthonormal(nn.Module):
+    """The parametrisation of an orthogonal layer: its weight is always `orthonormal` of what is trained."""
+
+    def forward(self, weight: Float[Tensor, "o i *ones"]) -> Float[Tensor, "o i *ones"]:
+        """The weight that the layer uses."""
+        return orthonormal(weight.flatten(1)).view(weight.shape)
 
 
-class OrthogonalConv2d(nn.Module):
+def orthogonal_conv2d(inputs: int, outputs: int) -> nn.Conv2d:
     """A 1x1 convolution whose matrix of channels has orthonormal rows or columns, with an offset.
 
     It keeps the norm of every pixel if `outputs >= inputs`, and never raises it.
@@ -53,42 +58,37 @@ class OrthogonalConv2d(nn.Module):
         inputs: channels that come in.
         outputs: channels that go out.
     """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(outputs, inputs)))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-
-    def forward(self, x: Float[Tensor, "N i H W"]) -> Float[Tensor, "N o H W"]:
-        """Mix the channels of every pixel."""
-        return F.conv2d(x, orthonormal(self.weight)[:, :, None, None].to(x.dtype), self.bias.to(x.dtype))
-
-    def plain(self) -> nn.Conv2d:
-        """The same map as an ordinary convolution."""
-        conv = nn.Conv2d(self.weight.shape[1], self.weight.shape[0], 1)
-        return _filled(conv, orthonormal(self.weight)[:, :, None, None], self.bias)
+    return _orthogonal(nn.Conv2d, inputs, outputs, 1)
 
 
-class OrthogonalLinear(nn.Module):
+def orthogonal_linear(inputs: int, outputs: int) -> nn.Linear:
     """A dense layer whose matrix has orthonormal rows or columns, with an offset.
 
     Args:
         inputs: features that come in.
         outputs: features that go out.
     """
+    return _orthogonal(nn.Linear, inputs, outputs)
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(outputs, inputs)))
-        self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, x: Float[Tensor, "N i"]) -> Float[Tensor, "N o"]:
-        """Mix the features."""
-        return F.linear(x, orthonormal(self.weight).to(x.dtype), self.bias.to(x.dtype))
+L = TypeVar("L", nn.Conv2d, nn.Linear)
 
-    def plain(self) -> nn.Linear:
-        """The same map as an ordinary dense layer."""
-        return _filled(nn.Linear(self.weight.shape[1], self.weight.shape[0]), orthonormal(self.weight), self.bias)
+
+def _orthogonal(kind: type[L], *shape: int) -> L:
+    layer: L = skip_init(kind, *shape)  # type: ignore[no-untyped-call]
+    nn.init.orthogonal_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    parametrize.register_parametrization(layer, "weight", Orthonormal())
+    layer.register_load_state_dict_pre_hook(_take_older_names)  # type: ignore[no-untyped-call]
+    return layer
+
+
+def _take_older_names(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Older checkpoints call the weight of an orthogonal layer `weight`, and it is always a matrix."""
+    weight = state.pop(f"{prefix}weight", None)
+    if weight is not None:
+        ones = (1, 1) if isinstance(layer, nn.Conv2d) else ()
+        state[f"{prefix}parametrizations.weight.original"] = weight.reshape(*weight.shape, *ones)
 
 
 class HalfAbs(nn.Module):
@@ -202,30 +202,8 @@ class LipschitzCNN(nn.Sequential):
         inputs = channels
         for factor, shifts in ((1, depth), (4, depth), (8, 0), (8, 0), (8, 0)):
             outputs = factor * width
-            layers += [Halve(), OrthogonalConv2d(4 * inputs, outputs), HalfAbs()]
+            layers += [Halve(), orthogonal_conv2d(4 * inputs, outputs), HalfAbs()]
             for _ in range(shifts):
-                layers += [Shift(), OrthogonalConv2d(outputs, outputs), HalfAbs()]
+                layers += [Shift(), orthogonal_conv2d(outputs, outputs), HalfAbs()]
             inputs = outputs
-        super().__init__(*layers, SumPool(), OrthogonalLinear(inputs, dimension))
-
-
-def frozen(model: nn.Module) -> nn.Module:
-    """A copy whose orthogonal layers are ordinary ones with the weights they have now, in evaluation mode.
-
-    The copy computes the same, faster, and any exporter takes it; training it would leave the orthogonal matrices.
-    """
-    copied = copy.deepcopy(model).eval()
-    if isinstance(copied, OrthogonalConv2d | OrthogonalLinear):
-        return copied.plain()
-    for parent in list(copied.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, OrthogonalConv2d | OrthogonalLinear):
-                setattr(parent, name, child.plain())
-    return copied.eval()
-
-
-def _filled(layer: L, weight: Tensor, bias: Tensor) -> L:
-    with torch.no_grad():
-        layer.weight.copy_(weight)
-        layer.bias.copy_(bias)  # type: ignore[union-attr]
-    return layer.to(weight).requires_grad_(False)
+        super().__init__(*layers, SumPool(), orthogonal_linear(inputs, dimension))

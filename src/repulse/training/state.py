@@ -57,6 +57,9 @@ def restore(state: TrainingState, model: nn.Module, optimiser: torch.optim.Optim
     for key, value in _part(state.tensors, "optimiser/").items():
         index, name = key.split("/", 1)
         entries.setdefault(int(index), {})[name] = value.clone()
+    shapes = [parameter.shape for group in optimiser.param_groups for parameter in group["params"]]
+    if any(value.ndim and value.shape != shapes[i] for i, each in entries.items() for value in each.values()):
+        raise RepulseError("the checkpoint was made by another version, with its weights in another order; start anew")
     optimiser.load_state_dict({"state": entries, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
