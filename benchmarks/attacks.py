@@ -35,8 +35,7 @@ from repulse.common.allocator import keep_memory
 from repulse.common.environment import environment
 from repulse.common.files import load_tensors, save_tensors, write_atomically
 from repulse.config.run import merge, read_config
-from repulse.data import load_data, subset
-from repulse.data.load import data_kept
+from repulse.data import data_kept, load_data, subset
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal
 from repulse.runs import load_run, load_splits

@@ -27,7 +27,7 @@ from repulse.common.environment import environment
 from repulse.common.files import write_atomically
 from repulse.config.presets import preset
 from repulse.config.run import RunConfig, merge
-from repulse.data.load import data_kept
+from repulse.data import data_kept
 from repulse.reproduce.figures import spread
 from repulse.runs import load_run, load_splits, train_run
 

@@ -26,7 +26,7 @@ from repulse.common.environment import environment
 from repulse.common.files import write_atomically
 from repulse.config.run import merge
 from repulse.config.settings import EvaluationSettings
-from repulse.data.load import data_kept
+from repulse.data import data_kept
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal
 from repulse.measuring import evaluate_run, open_run

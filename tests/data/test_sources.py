@@ -1,6 +1,5 @@
 """Images from every kind of source, and the one line that each kind of mistake gets."""
 
-import contextlib
 import io
 
 import numpy as np
@@ -11,8 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from repulse.common.errors import RepulseError
-from repulse.data import ImageSet, StreamedImages, batches, load_data, subset
-from repulse.data.decode import Format, decode, native_format
+from repulse.data import ImageSet, StreamedImages, batches, load_data, load_test, subset
 from repulse.data.images import balanced_indices, stratified_indices
 
 
@@ -91,7 +89,7 @@ def test_digits_take_a_name_and_refuse_what_would_change_them():
     splits = load_data("digits", name="numerals")
     assert (splits.train.name, splits.test.name) == ("numerals", "numerals")
     assert error("digits", image_size=16, channels=3) == (
-        "the embedded digits are always the same; leave out image_size, channels"
+        "the images of digits are always the same; leave out image_size, channels"
     )
 
 
@@ -104,6 +102,67 @@ def test_a_parquet_folder_gives_its_images_names_and_splits(tmp_path):
     assert splits.train.labels.tolist() == [0, 1, 0, 1, 0, 1]
     for index in range(6):
         assert torch.equal(splits.train.images[index], as_tensor(picture(index)))
+
+
+@pytest.mark.parametrize("name", ["a [1]", "b*", "train"])
+def test_a_parquet_folder_may_have_any_name(tmp_path, name):
+    root = parquet(tmp_path / name, rows(6), labels=["no", "yes"])
+    parquet(root, rows(4), split="test", labels=["no", "yes"])
+    assert (len(load_data(str(root)).train), len(load_data(str(root)).test)) == (6, 4)
+
+
+def test_parquet_files_by_folder_in_any_case(tmp_path):
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    root = tmp_path / "set"
+    parquet(root / "data" / "Train", rows(6), split="0000", labels=["no", "yes"])
+    parquet(root / "data" / "Test", rows(4), split="0000", labels=["no", "yes"])
+    assert (len(load_data(str(root)).train), len(load_data(str(root)).test)) == (6, 4)
+
+
+def test_parquet_files_without_splits_are_one(tmp_path):
+    for name in ("a", "b"):
+        parquet(tmp_path / "set", rows(6), split="x", labels=["no", "yes"])
+        (tmp_path / "set" / "x-00000-of-00001.parquet").rename(tmp_path / "set" / f"{name}.parquet")
+    assert len(load_test(str(tmp_path / "set"), divide=False)) == 12
+
+
+def test_a_parquet_file_of_no_split_beside_splits_is_named(tmp_path):
+    root = parquet(tmp_path / "set", rows(6), labels=["no", "yes"])
+    (root / "extra.parquet").write_bytes((root / "train-00000-of-00001.parquet").read_bytes())
+    assert error(str(root)) == f"{root}: extra.parquet is of no split, unlike train; rename it or move it away"
+
+
+def test_several_sets_in_one_folder_are_not_mixed(tmp_path):
+    for name in ("fine", "coarse"):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        parquet(tmp_path / "set" / name, rows(6), labels=["no", "yes"])
+    root = str(tmp_path / "set")
+    assert error(root) == f"{root} holds several sets: coarse, fine; give the folder of one"
+
+
+def test_a_readme_for_the_hub_says_which_file_is_which(tmp_path):
+    root = parquet(tmp_path / "set", rows(6), split="one", labels=["no", "yes"])
+    parquet(root, rows(4), split="two", labels=["no", "yes"])
+    files = "".join(f"  - split: {split}\n    path: {name}-*\n" for split, name in (("train", "two"), ("test", "one")))
+    (root / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n")
+    splits = load_data(str(root))
+    assert (len(splits.train), len(splits.test)) == (4, 6)
+
+
+def test_a_broken_parquet_file_is_one_line(tmp_path):
+    root = parquet(tmp_path / "set", rows(6), labels=["no", "yes"])
+    (root / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and nothing else")
+    assert error(str(root)).startswith(f"cannot read {root} as a folder: ")
+
+
+def test_a_split_beside_train_that_is_no_test_split_is_not_guessed_at(tmp_path):
+    root = parquet(tmp_path / "set", rows(6), labels=["no", "yes"])
+    parquet(root, rows(4), split="unsupervised", labels=["no", "yes"])
+    assert error(str(root)) == (
+        f"{root} has unsupervised beside train, which is no usual name of a split; give test_split, or move it away"
+    )
+    parquet(root, rows(2), split="test", labels=["no", "yes"])
+    assert len(load_data(str(root)).test) == 2
 
 
 def test_an_image_folder_gives_its_classes(tmp_path):
@@ -239,7 +298,7 @@ def test_a_set_without_labels_says_what_it_has(tmp_path):
 
 def test_one_class_only(tmp_path):
     root = str(image_folder(tmp_path / "folders", classes=("cat",)))
-    assert error(root) == f"{root} has no labels; an image folder needs a folder for each of at least two classes"
+    assert error(root) == "folders train: there is one class only (cat); a classifier needs two"
     root = str(parquet(tmp_path / "set", rows(4, classes=1), labels=["cat"]))
     assert error(root) == "set train: there is one class only (cat); a classifier needs two"
 
@@ -335,39 +394,6 @@ def test_a_share_that_takes_all_of_a_class(tmp_path):
     )
 
 
-@pytest.mark.parametrize("form", ["PNG", "PPM", "TIFF"])
-def test_sixteen_bits_become_eight_not_white(form):
-    array = np.linspace(0, 65535, 36).round().astype(np.uint16).reshape(6, 6)
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, form)
-    found = decode([{"bytes": file.getvalue()}], Format(1, None), ["here"])
-    assert (found[0, 0].double() - torch.from_numpy(array.astype(float)) / 257).abs().max() <= 0.5
-    assert native_format({"bytes": file.getvalue()}, "here") == Format(1, (6, 6))
-
-
-def test_thirty_two_bits_are_refused():
-    file = io.BytesIO()
-    Image.fromarray(np.ones((4, 4), np.float32)).save(file, "TIFF")
-    message = "here: the image has 32 bits per pixel, so what is white is not known; save it with 8 or 16 bits"
-    with pytest.raises(RepulseError, match=f"^{message}$"):
-        decode([{"bytes": file.getvalue()}], Format(1, None), ["here"])
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
-def test_damaged_files_raise_no_other_kind_of_error(form):
-    random = np.random.default_rng(0)
-    file = io.BytesIO()
-    Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file, form)
-    for _ in range(150):
-        damaged = bytearray(file.getvalue())
-        for place in random.integers(0, min(60, len(damaged)), 3):
-            damaged[place] = random.integers(256)
-        # Damage may also leave a readable image; what must not come is another kind of error.
-        with contextlib.suppress(RepulseError):
-            decode([{"bytes": bytes(damaged[: random.integers(1, 2 * len(damaged))])}], Format(3, (16, 16)), ["here"])
-
-
 def test_mixed_sizes_name_both_rows(tmp_path):
     root = image_folder(tmp_path / "set")
     odd = root / "train" / "dog" / "1.png"
@@ -441,7 +467,7 @@ def test_a_digest_tells_sets_apart():
     ("name", "shape", "first"),
     [
         ("fashion-mnist", (1, 28, 28), "T - shirt / top"),
-        ("cifar10-jpeg75", (3, 32, 32), "airplane"),
+        ("cifar10", (3, 32, 32), "airplane"),
     ],
 )
 def test_real_sets_are_whole(real_data, name, shape, first):

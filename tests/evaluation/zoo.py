@@ -10,7 +10,7 @@ from torch import nn
 from repulse.attacks import OBJECTIVES, PGD, Threat, fgsm, through_embedding
 from repulse.attacks.attack import Attack
 from repulse.attacks.targets import margin_targeted
-from repulse.data.digits import digits
+from repulse.data import load_data
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.checks.masking import examine
 from repulse.evaluation.verdict import judge
@@ -25,10 +25,10 @@ IMAGES = 200
 @cache
 def digit_images():
     """Training images and labels, then those to measure on, in [0, 1]."""
-    train, test = digits()
+    splits = load_data("digits")
     return tuple(
         part
-        for source in (train, test)
+        for source in (splits.train, splits.test)
         for part in (source.fetch(torch.arange(len(source))).float() / 255, source.labels)
     )
 

@@ -9,7 +9,7 @@ from torch import nn
 from repulse.attacks import Threat
 from repulse.common.seeding import generator
 from repulse.config.run import merge
-from repulse.data.digits import digits
+from repulse.data import load_data
 from repulse.prototypes import make_prototypes
 from repulse.reproduce.comparisons import cell_config
 from repulse.reproduce.measures import Counter, correct, count_passes, craft, learned_separation, smallest_angle
@@ -34,7 +34,7 @@ def model_of(config):
 )
 def test_passes_are_those_that_the_recipes_state(method, recipe, expected):
     config = merge(cell_config("fashion", method, 0, "digits", scale="smoke"), {"recipe": recipe}, "test")
-    assert count_passes(config, model_of(config), digits()[0]) == expected
+    assert count_passes(config, model_of(config), load_data("digits").train) == expected
 
 
 def test_a_counter_counts_images_and_not_calls():
@@ -112,7 +112,7 @@ def test_crafted_images_go_to_the_corner_that_hurts_most_even_beyond_success():
 def test_crafted_images_do_not_depend_on_their_neighbours():
     config = cell_config("fashion", "simplex", 0, "digits", scale="smoke")
     model = model_of(config).eval()
-    source = digits()[1]
+    source = load_data("digits").test
     images = source.fetch(torch.arange(6)).float() / 255
     labels = source.labels[:6]
     threat = Threat("linf", 0.1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from repulse.data.images import ImageSet, balanced_indices
+from repulse.data.images import balanced_indices
+from repulse.data.sources import Split, register_source
 
 TEST_IMAGES = 359
 
 
-def digits() -> tuple[ImageSet, ImageSet]:
+@register_source("digits")
+def digits(source: str, name: str) -> dict[str, Split]:  # noqa: ARG001
     """1,797 grey images of 8x8 pixels, divided into 1,438 to train on and 359 to measure on, always the same way.
 
     Source: Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI (1998), the test part, as in scikit-learn.
@@ -20,11 +22,9 @@ def digits() -> tuple[ImageSet, ImageSet]:
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
-    held = balanced_indices(labels, TEST_IMAGES, 0, "digits")
-    rest = torch.ones(len(labels), dtype=torch.bool)
-    rest[held] = False
-    names = tuple(str(digit) for digit in range(10))
-    return (
-        ImageSet(images[rest], labels[rest], names, "digits", "train"),
-        ImageSet(images[held], labels[held], names, "digits", "test"),
-    )
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    held[balanced_indices(labels, TEST_IMAGES, 0, "digits")] = True
+    return {
+        split: Split(images[rows], labels[rows].tolist(), f"{name} {split}")
+        for split, rows in (("train", ~held), ("test", held))
+    }

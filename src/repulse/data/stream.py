@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from repulse.common.files import sha256_of
-from repulse.data.decode import Format
-
-
-@runtime_checkable
-class Rows(Protocol):
-    """Undecoded images that can be fetched by row."""
-
-    def __len__(self) -> int:
-        """The number of rows."""
-
-    def fetch(self, indices: Sequence[int], form: Format) -> Tensor:
-        """Decode some rows to (B, C, H, W)."""
+from repulse.data.decode import EncodedImages, Format, decode
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +26,7 @@ class StreamedImages:
         places: rows of this source, if it is a part of the split.
     """
 
-    rows: Rows
+    rows: EncodedImages
     form: Format
     labels: Int64[Tensor, "N"]
     class_names: tuple[str, ...]
@@ -59,7 +46,7 @@ class StreamedImages:
     def fetch(self, indices: Int64[Tensor, "B"]) -> UInt8[Tensor, "B C H W"]:
         """Decode the images at these places."""
         rows = indices if self.places is None else self.places[indices]
-        return self.rows.fetch(rows.tolist(), self.form)
+        return decode(self.rows, rows.tolist(), self.form)
 
     def take(self, indices: Int64[Tensor, "M"]) -> StreamedImages:
         """Only the images at these places, in this order."""
