@@ -16,7 +16,7 @@ from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
 from repulse.common.units import in_255ths
 from repulse.config.run import RunConfig, merge
-from repulse.data import ImageSource, load_data, subset
+from repulse.data import ImageSource, load_test, subset
 from repulse.evaluation import About, Evaluation, EvaluationSettings, evaluate
 from repulse.evaluation.bench import Progress
 from repulse.models import PrototypeClassifier
@@ -210,7 +210,7 @@ def open_foreign(foreign: Foreign, seed: int, command: str = "") -> Opened:
         RepulseError: if the model, its weights or its data cannot be read, or don't fit each other.
     """
     spec, weights = foreign.spec, foreign.weights
-    test = load_data(foreign.source, divide=False, seed=seed, **(foreign.data or {})).test
+    test = load_test(foreign.source, divide=False, **(foreign.data or {}))
     some = _some(test, foreign.images, seed)
     model = load_foreign(
         spec,

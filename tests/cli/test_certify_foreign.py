@@ -108,7 +108,7 @@ def measured(outcomes, images):
     """The test images, by their labels those of the certification."""
     from repulse.data import subset
 
-    test = load_data("digits", divide=False, seed=0).test
+    test = load_data("digits").test
     some = subset(test, images, 0)
     assert torch.equal(some.labels.int(), outcomes["label"])
     return some.fetch(torch.arange(images)).double() / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,7 +141,10 @@ def _open(
 ) -> _Data:
     if image_size is not None and image_size < 1:
         raise RepulseError(f"image_size must be at least 1 pixel, got {image_size}")
-    kind = SOURCES[find_source(source)]
+    label = find_source(source)
+    kind, options = SOURCES[label], {key: value for key, value in options.items() if value is not None}
+    for unknown in options.keys() - inspect.signature(kind.read).parameters.keys():
+        raise RepulseError(f"data source {label!r} has no option {unknown!r}")
     given = (train_split, test_split, image_size, channels, class_names, name, in_memory, options)
     if _kept is not None and f"{source} {given}" in _kept:
         return _kept[f"{source} {given}"]
