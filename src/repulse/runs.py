@@ -34,7 +34,7 @@ from repulse.data import Augment, DataSplits, ImageSource, load_data
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.prototypes import Prototypes, make_prototypes
 from repulse.training import EpochMetrics, fit, make_fabric, make_loss, make_recipe, natural_accuracy
-from repulse.training.console import Output, TrainingDisplay
+from repulse.training.display import Output, TrainingDisplay
 from repulse.training.metrics import METRICS_FILE, metrics_csv, read_metrics
 from repulse.training.state import TrainingState
 

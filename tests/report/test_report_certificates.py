@@ -20,12 +20,13 @@ from repulse.certification.record import (
 from repulse.common.errors import RepulseError
 from repulse.common.seeding import generator
 from repulse.evaluation.record import DataRecord, ModelRecord
-from repulse.report import certificate_summary, write_report
+from repulse.report import certificate_markdown, write_report
 from repulse.report.certificates import certified_curve
 from repulse.report.certified import collect_certificates
 from repulse.report.collect import collect
 from repulse.report.group import grouped
-from repulse.report.markdown import report_as_markdown
+from repulse.report.page import make_page
+from repulse.report.render.markdown import page_as_markdown
 from repulse.report.tables import comparison
 
 RADII = (0.0, 2 / 255, 8 / 255, 0.1)
@@ -109,13 +110,13 @@ def test_one_run_shows_its_certificate_in_all_three(tmp_path):
     at_eps = record.points[2].certified
     assert record.points[2].radius == evaluation.eps
     for text in (page, markdown):
-        assert "paper, L-inf-distance network" in text
+        assert "run, L-inf-distance network" in text
         assert "at most 1.25, verified layer by layer" in text
         assert "2 attacks on each of 60 certified images, inside its own radius, broke no certificate." in text
     for point in record.points:
         assert shown(point.certified) in page
         assert plainly(point.certified) in markdown
-    assert f"| certified | proof | {plainly(at_eps)} |" in markdown
+    assert f"| certified | {plainly(at_eps)} |" in markdown
     assert "linf-distance, the same images" in markdown
     (evaluated,) = numbers["groups"][0]["evaluations"]
     assert evaluated["certified"] == at_eps
@@ -129,7 +130,7 @@ def test_one_run_shows_its_certificate_in_all_three(tmp_path):
 def test_text_from_outside_is_escaped(tmp_path):
     certificate(tmp_path / "certificates" / "x", model="<script>alert(1)</script>")
     page, markdown, _ = written(tmp_path, output=tmp_path / "r.html")
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "<b>" not in page
     assert "<0>" not in page
     assert "<script" not in markdown
@@ -145,7 +146,7 @@ def test_a_column_says_what_is_proved_where_some_model_has_a_certificate(tmp_pat
     certificate(tmp_path / "c" / "certificates" / "x", model="c", seed=1)
     (group,) = grouped(collect([tmp_path]))
     certificates = collect_certificates([tmp_path])
-    markdown = report_as_markdown([group], "title", certificates)
+    markdown = page_as_markdown(make_page([group], "title", certificates))
     table = comparison(group.entries)
     at_eps = certified_accuracy(certificates[0].outcomes["radius"], 8 / 255)
     assert record.points[2].certified == at_eps
@@ -163,17 +164,17 @@ def test_without_a_certificate_there_is_no_column(tmp_path):
     judged(tmp_path / "b" / "evaluations" / "e", model="b")
     (group,) = grouped(collect([tmp_path]))
     assert "certified" not in comparison(group.entries).head
-    assert "ertified" not in report_as_markdown([group], "title", [])
+    assert "ertified" not in page_as_markdown(make_page([group], "title"))
 
 
 def test_a_smoothed_certificate_says_that_it_is_of_another_classifier(tmp_path):
     sample(tmp_path / "evaluations" / "e", norm="l2", eps=8 / 255)
     record = certificate(tmp_path / "certificates" / "s", norm="l2", method="smoothing")
     (group,) = grouped(collect([tmp_path]))
-    markdown = report_as_markdown([group], "title", collect_certificates([tmp_path]))
-    assert f"| certified | proof | {plainly(record.points[2].certified)} (smoothed) |" in markdown
+    markdown = page_as_markdown(make_page([group], "title", collect_certificates([tmp_path])))
+    assert f"| certified | {plainly(record.points[2].certified)} (smoothed) |" in markdown
     assert "What is certified is the smoothed classifier, not the model itself." in markdown
-    assert "with noise of deviation 0.25, 100 draws to choose and 1,000 to estimate" in markdown
+    assert "with noise of standard deviation 0.25, 100 samples to choose and 1,000 to estimate" in markdown
 
 
 def test_a_broken_certificate_is_loud_and_proves_nothing(tmp_path):
@@ -182,7 +183,7 @@ def test_a_broken_certificate_is_loud_and_proves_nothing(tmp_path):
     page, markdown, numbers = written(tmp_path / "run", output=tmp_path / "r.html")
     for text in (page, markdown):
         assert "UNSOUND: attacks broke 2 of 60 certificates (images 3, 17)." in text
-    assert "| certified | proof | **unsound** |" in markdown
+    assert "| certified | **unsound** |" in markdown
     assert numbers["groups"][0]["evaluations"][0]["certified"] is None
     assert numbers["certificates"][0]["sound"] is False
 
@@ -191,10 +192,10 @@ def test_certificates_need_no_evaluation(tmp_path):
     record = certificate(tmp_path / "run" / "certificates" / "x", attacked=False)
     page, markdown, numbers = written(tmp_path / "run", output=tmp_path / "r.html")
     assert "The certificates were not attacked; --attack does it." in page
-    assert "Robustness of paper, L-inf-distance network" in page
+    assert "Robustness of run, L-inf-distance network" in page
     assert "attacked |" not in markdown
     assert numbers["groups"] == []
-    assert certificate_summary(record).startswith("| radius | certified |")
+    assert certificate_markdown(record).startswith("| radius | certified |")
 
 
 def test_the_curve_is_the_share_of_larger_radii(tmp_path):

@@ -28,6 +28,15 @@ def test_a_run_without_evaluations_says_what_to_do(tmp_path):
     assert str(error.value) == f"{tmp_path} holds no evaluation: make one with `repulse evaluate RUN`"
 
 
+def test_a_pattern_may_match_other_things_too(tmp_path):
+    sample_run(tmp_path / "run")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "README.md").write_text("notes")
+    assert len(collect([tmp_path / "notes", tmp_path / "README.md", tmp_path / "run"])) == 1
+    with pytest.raises(RepulseError, match="hold no evaluation: make one with"):
+        collect([tmp_path / "notes", tmp_path / "README.md"])
+
+
 def test_an_absent_folder(tmp_path):
     with pytest.raises(RepulseError) as error:
         collect([tmp_path / "nothing"])
@@ -105,10 +114,10 @@ def test_only_the_same_images_norm_and_eps_share_a_group(tmp_path):
     ]
 
 
-def test_models_of_one_name_are_told_apart(tmp_path):
+def test_runs_are_called_by_their_folders_and_told_apart(tmp_path):
     sample_run(tmp_path / "first", model="paper")
     sample_run(tmp_path / "second", model="paper", seed=1)
     sample_run(tmp_path / "x" / "second", model="paper", seed=2)
     (group,) = grouped(collect([tmp_path]))
-    assert [entry.label for entry in group.entries] == ["paper (first)", "paper (second) #1", "paper (second) #2"]
+    assert [entry.label for entry in group.entries] == ["first", "second #1", "second #2"]
     assert len({entry.anchor for entry in group.entries}) == 3

@@ -11,11 +11,12 @@ from report_samples import sample
 
 from repulse.prototypes import measure
 from repulse.report.collect import collect
-from repulse.report.embedding import embedding_pictures
-from repulse.report.gallery import gallery, png
-from repulse.report.matrices import confusion, gram
+from repulse.report.sections.confusion import confusion
+from repulse.report.sections.embedding import embedding_pictures
+from repulse.report.sections.gallery import gallery, png
+from repulse.report.sections.prototypes import gram
+from repulse.report.sections.training import training_pictures
 from repulse.report.svg import INK, canvas
-from repulse.report.training_curves import training_pictures
 
 
 def decoded(uri):

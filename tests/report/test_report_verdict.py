@@ -46,32 +46,37 @@ def table(page, first):
 def test_the_verdict_stands_on_top_with_the_number_to_quote_beside_the_papers(one):
     record, _, text, *_ = one
     (card,) = cards(text)
-    assert text.index("<article") < text.index('class="chapter"')
+    assert text.index("<article") < text.index("<table")
     quote, claim = shown(record.worst_case_accuracy), shown(record.attack("pgd-20-training-loss").robust_accuracy)
     assert re.search(r'class="big">([^<]+)<', text)[1] == quote
-    assert re.search(r'class="claim">([^<]+)<', text)[1] == claim
-    for part in ("overstated", "the paper&#39;s protocol", "Square &lt;b&gt; found more.", "--attacks adaptive"):
+    for part in ("claim overstated", f"The paper&#39;s protocol says {claim}; {quote} is left.", "--attacks adaptive"):
         assert part in card
+    assert "`" not in text[: text.index("<script>")]
+    assert "Square &lt;b&gt; found more." in text
 
 
 def test_the_word_is_written_and_told_without_colour(several):
     texts = cards(several[1])
-    assert len(texts) == 2
-    assert "overstated" in texts[0]
-    assert "believable" in texts[1]
+    assert len(texts) == 3
+    assert "claim overstated" in texts[0]
+    # Older records say believable.
+    assert "measured" in texts[1]
+    # Without a verdict there is nothing to be sure of.
+    assert "measured" not in texts[2]
     # A claim of the user's own is called that, and no attack is named for it.
-    assert "claimed" in texts[1]
+    assert 'title="claimed"' in several[1]
     # Why stands once, with the model.
     assert "found more" not in texts[0]
     assert several[2].text.count("Logits saturate & hide.") == 1
 
 
 def test_checks_come_serious_failures_first_with_their_figures(one):
-    rows = table(one[3], "what is asked")
-    found = [row[1:4] for row in rows[1:]]
+    # What failed stands open, what passed is folded.
+    rows, folded = [rows for rows in one[3].tables if rows[0][0] == "what is asked"]
+    found = [row[1:4] for row in (*rows[1:], *folded[1:])]
     assert found == [
         ["failed, serious", "123.5", "88"],
-        ["failed", "3", "0"],
+        ["failed, advice", "3", "0"],
         ["passed", shown(0.0), shown(0.05)],
         ["not asked", "", ""],
     ]
@@ -83,29 +88,31 @@ def test_checks_come_serious_failures_first_with_their_figures(one):
 
 
 def test_several_models_share_a_matrix_of_checks(several):
-    _, text, page, markdown, _ = several
+    _, _, page, markdown, _ = several
     rows = table(page, "what is asked")
     assert rows[0] == ["what is asked", "a", "b <b>", "old"]
     assert rows[1] == ["Do logits fit float32?", "failed, serious", "–", "–"]
-    assert rows[2] == ["Does a black-box attack find more?", "failed", "passed", "–"]
+    assert rows[2] == ["Does a black-box attack find more?", "failed, advice", "passed", "–"]
     assert rows[3:] == [
         ["Does it reach <0> in the whole space?", "passed", "passed", "–"],
         ["Are gradients alive?", "not asked", "passed", "–"],
     ]
-    assert text.count('<details class="checks">') == 2
+    assert page.text.count("Checks that gave no reason to doubt") == 2
     assert "| Are gradients alive? | not asked | passed | – |" in markdown
 
 
 def test_the_comparison_ends_in_the_number_to_quote(several):
     records, _, page, _, numbers = several
-    head, *rows = table(page, "model")
-    assert head[:3] == ["model", "verdict", "natural"]
+    first, (head, *rows) = [rows for rows in page.tables if rows[0][0] == "model"]
+    assert first[0] == ["model", "number to quote", "95 % interval", "natural", "how sure", "claimed"]
+    assert head[:3] == ["model", "how sure", "natural"]
+    others = ["attacks beyond AutoAttack"]
     # The groups follow each other: the paper's, on the logits, standard, adaptive.
     assert head[3:5] == ["PGD-20, training loss", "PGD-100, training loss"]
-    assert head[5:] == ["PGD-20, margin", "PGD-100, margin", "standard attacks", "adaptive attacks", "number to quote"]
-    assert [row[1] for row in rows] == ["overstated", "believable", "–"]
+    assert head[5:] == ["PGD-20, margin", "PGD-100, margin", "standard attacks", *others, "number to quote"]
+    assert [row[1] for row in rows] == ["claim overstated", "measured", "–"]
     quotes = [records[0].worst_case_accuracy, 0.0, records[2].worst_case_accuracy]
-    assert [row[-1] for row in rows] == [shown(quote) for quote in quotes]
+    assert [row[-1] for row in rows] == [row[1] for row in first[1:]] == [shown(quote) for quote in quotes]
     found = numbers["groups"][0]["evaluations"]
     assert [each["verdict"] for each in found] == ["overstated", "believable", None]
     assert [each["number_to_quote"] for each in found] == quotes
@@ -118,7 +125,7 @@ def test_a_group_of_attacks_counts_images_that_none_of_them_fooled(several):
     robust = [
         bool(a) and bool(b) for a, b in zip(tensors["robust/apgd-cross-entropy"], tensors["robust/square"], strict=True)
     ]
-    assert table(several[2], "model")[1][7] == shown(sum(robust) / 80)
+    assert several[2].tables[1][1][7] == shown(sum(robust) / 80)
 
 
 def test_attacks_are_listed_by_group(one):
@@ -165,7 +172,7 @@ def test_text_of_verdicts_and_checks_is_escaped(one):
         assert part not in text.replace("&lt;", "")
         assert part in page.text
         assert part not in markdown
-    assert not page.of("script")
+    assert len(page.of("script")) == 1
 
 
 def test_ids_are_unique_with_all_of_it(several):
@@ -179,13 +186,14 @@ def test_ids_are_unique_with_all_of_it(several):
 def test_old_records_show_none_of_it(tmp_path):
     sample_run(tmp_path / "run")
     text, page, markdown, numbers = report(tmp_path / "run", output=tmp_path / "r.html")
-    assert not cards(text)
-    for word in ("Checks", "Loss-surface", "What each attack added", "Verdict"):
-        assert word not in page.text + markdown
+    assert 'class="sure' not in text
+    said = page.text[: page.text.index("use strict")] + markdown
+    for word in ("Checks", "Loss-surface", "What each attack added", "How sure"):
+        assert word not in said
     (found,) = numbers["groups"][0]["evaluations"]
     assert found["verdict"] is None
     assert found["checks"] == {}
-    assert found["smallest_perturbation_curve"] is None
+    assert found["worst_case_curve"] is None
     assert found["number_to_quote"] == found["record"]["worst_case_accuracy"]
     # Without counts of attacked images, the attacks stand in the cost table.
     assert len(table(page, "what")) == 1 + len(found["record"]["attacks"]) + 2
@@ -193,11 +201,12 @@ def test_old_records_show_none_of_it(tmp_path):
 
 def test_the_markdown_table_of_one_ends_in_its_verdict(tmp_path):
     record = judged(tmp_path / "a")
-    last = markdown_table([tmp_path / "a"]).splitlines()[-1]
-    assert last.startswith("Verdict: **overstated**. Number to quote: **")
+    *_, robust, sure, step = markdown_table([tmp_path / "a"]).splitlines()
     # Non-breaking spaces hold numbers together in either case.
-    assert plainly(record.worst_case_accuracy) in last.replace("\N{NO-BREAK SPACE}", " ")
-    assert "The paper's protocol: " in last
+    assert f"robust accuracy **{plainly(record.worst_case_accuracy)}**" in robust.replace("\N{NO-BREAK SPACE}", " ")
+    assert sure.startswith("How sure: **claim overstated**. Only 80 images")
+    assert "The paper's protocol says " in sure
+    assert step == "Next: Run `--attacks adaptive`."
 
 
 def test_a_verdict_that_quotes_more_than_holds_is_refused(tmp_path):

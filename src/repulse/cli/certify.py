@@ -36,9 +36,9 @@ def certify_command(settings: CertifyCommand) -> None:
         RepulseError: if attacks broke a certificate.
     """
     from repulse.certifying import certify_foreign, certify_run
-    from repulse.report import certificate_summary
+    from repulse.common.progress import progress_bar
+    from repulse.report import certificate_markdown
     from repulse.runs import is_first_process
-    from repulse.training.console import progress_bar
 
     command = measured_command(settings, "certify")
     chosen = CertificationSettings(**{name: getattr(settings, name) for name in CertificationSettings.model_fields})
@@ -52,7 +52,7 @@ def certify_command(settings: CertifyCommand) -> None:
                 of_foreign(settings), chosen, output=settings.output, command=command, progress=progress
             )
     if is_first_process():
-        click.echo(f"{certificate_summary(certification.record)}\n\nrecord: {place}")
+        click.echo(f"{certificate_markdown(certification.record)}\n\nrecord: {place}")
     certification.record.check_sound()
 
 

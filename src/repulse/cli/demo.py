@@ -16,7 +16,7 @@ from repulse.config.settings import EvaluationSettings, Settings
 from repulse.measuring import evaluate_run
 from repulse.report import markdown_table, write_report
 from repulse.runs import train_run
-from repulse.training.console import Output
+from repulse.training.display import Output
 
 # Digits are 8x8 and almost black and white, so a radius of 0.1 is for them what 8/255 is for photographs.
 EPS = 0.1

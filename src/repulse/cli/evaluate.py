@@ -30,10 +30,10 @@ class EvaluateCommand(MeasuringCommand, EvaluationSettings):
 
 def evaluate_command(settings: EvaluateCommand) -> None:
     """Measure a run or a model from outside, print the table and the verdict, and say where the record is."""
+    from repulse.common.progress import progress_bar
     from repulse.measuring import evaluate_foreign, evaluate_run, threat_name
     from repulse.report import markdown_table
     from repulse.runs import is_first_process
-    from repulse.training.console import progress_bar
 
     command = measured_command(settings, "evaluate")
     chosen = EvaluationSettings(**{name: getattr(settings, name) for name in EvaluationSettings.model_fields})

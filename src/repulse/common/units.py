@@ -25,7 +25,7 @@ def parse_number(value: Any) -> Any:
 def in_255ths(value: float) -> str:
     """A pixel distance as people write it: '8/255' for a whole number of grey levels, else a short decimal."""
     levels = value * 255
-    if value and abs(levels - round(levels)) < 1e-6:
+    if 0 < value < 1 and abs(levels - round(levels)) < 1e-6:
         return f"{round(levels)}/255"
     return f"{value:.4g}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64
@@ -12,56 +11,73 @@ from torch import Tensor
 from repulse.attacks import Threat
 from repulse.certification.record import CertificateRecord
 from repulse.common.units import in_255ths
+from repulse.report.blocks import ABSENT, Block, Card, Cards, Cell, Facts, Pair, Picture, Section, Table, Text
 from repulse.report.certified import Certified
 from repulse.report.collect import Measured
-from repulse.report.smallest import surviving
-from repulse.report.svg import FAINT, INK, MARKERS, SERIES, Picture, canvas
-from repulse.report.tables import ABSENT, Cell, Table
-from repulse.report.words import interval, percent, plain
-
-_NORMS = {"linf": "L-inf", "l2": "L2"}
+from repulse.report.group import numbered
+from repulse.report.pooled import surviving
+from repulse.report.sections.provenance import facts, of, versions
+from repulse.report.svg import FAINT, INK, MARKERS, SERIES, canvas
+from repulse.report.tables import share_cell
+from repulse.report.words import NORMS, interval, percent, plain, wilson
 
 METHODS = {"lipschitz": "Lipschitz bound", "linf-distance": "L-inf-distance network", "smoothing": "smoothing"}
 """What a table calls a method."""
+
+_ABOUT = (
+    "Certified accuracy is proved: no perturbation within the radius changes the answer, whoever looks for it. "
+    "Attacked accuracy is what attacks left: an upper bound. What lies between the two is unknown."
+)
+
+# More cards than these are no answer at a glance.
+_CARDS = 6
 
 # Points of a curve: more than a screen can tell apart.
 _POINTS = 256
 
 
-@dataclass(frozen=True)
-class CertificateSection:
-    """One certificate on the page."""
+def certificate_section(certificates: Sequence[Certified], evaluations: Sequence[Measured]) -> Section | None:
+    """What is proved, with the evaluations of the same weights in the same norm beside it; None if nothing is."""
+    if not certificates:
+        return None
+    blocks: list[Block] = [Text(_ABOUT, "note")]
+    named = list(zip(certificates, labels(certificates), strict=True))
+    cards = tuple(card(each, label, f"c{number}") for number, (each, label) in enumerate(named, 1))
+    blocks += [Cards(cards)] if len(cards) <= _CARDS else []
+    curves = [_curve(each, _beside(each, evaluations), f"c{n}-curve") for n, each in enumerate(certificates, 1)]
+    alone = len(certificates) == 1
+    blocks += [curves[0], table(certificates[0].record)] if alone else overview(certificates)
+    for number, ((each, label), curve) in enumerate(zip(named, curves, strict=True), 1):
+        shown: list[Block] = [] if alone else [Pair((curve, table(each.record)))]
+        layers = _layers(each.record)
+        shown += [] if layers is None else [Section("Lipschitz constants", (layers,))]
+        shown.append(Section("Provenance", (_facts(each),)))
+        parts = (Text(finding(each.record)), *shown)
+        blocks.append(Section(label, parts, f"c{number}", folded=True, about=plain(each.record.model.description, 90)))
+    return Section("Certificates", tuple(blocks), "certificates")
 
-    anchor: str
-    label: str
-    description: str
-    finding: str
-    sound: bool | None
-    curve: Picture
-    table: Table
-    layers: Table | None
-    facts: tuple[tuple[str, str], ...]
 
-
-def sections(certificates: Sequence[Certified], evaluations: Sequence[Measured]) -> tuple[CertificateSection, ...]:
-    """Every certificate, with the evaluations of the same weights in the same norm beside it."""
-    found = []
-    for number, (each, label) in enumerate(zip(certificates, labels(certificates), strict=True), 1):
-        record, anchor = each.record, f"c{number}"
-        found.append(
-            CertificateSection(
-                anchor=anchor,
-                label=label,
-                description=plain(record.model.description),
-                finding=finding(record),
-                sound=record.sound,
-                curve=_curve(each, _beside(each, evaluations), f"{anchor}-curve"),
-                table=table(record),
-                layers=_layers(record),
-                facts=_facts(each),
-            )
-        )
-    return tuple(found)
+def card(each: Certified, label: str, anchor: str) -> Card:
+    """What is proved at the first radius, and whether attacks left it whole."""
+    record = each.record
+    point = next((point for point in record.points if point.radius > 0), record.points[0])
+    low, high = wilson(point.certified, record.data.count)
+    where = f"within {in_255ths(point.radius)}, {NORMS[record.norm]}"
+    detail = (
+        f"natural accuracy {percent(record.natural_accuracy)}; 95 %: {interval(point.certified, record.data.count)}"
+    )
+    return Card(
+        title=label,
+        link=anchor,
+        label="certified accuracy",
+        figure=percent(point.certified),
+        phrase=f"proved right {where}",
+        scale=(point.certified, low, high, record.natural_accuracy, 1 / max(len(record.data.class_names), 1)),
+        detail=f"{detail}; {record.data.count:,} images, {plain(record.data.name)}",
+        sure={None: "proved, not attacked", True: "proved, and attacked", False: "UNSOUND"}[record.sound],
+        tone="bad" if record.sound is False else "good",
+        why=(soundness(record),),
+    )
 
 
 def overview(certificates: Sequence[Certified]) -> tuple[Table, ...]:
@@ -73,33 +89,36 @@ def overview(certificates: Sequence[Certified]) -> tuple[Table, ...]:
     tables = []
     for (norm, name, split), members in groups.items():
         radii = sorted({point.radius for _, _, each in members for point in each.record.points if point.radius > 0})
-        head = (f"{_NORMS[norm]}, {plain(name)}, {plain(split)}", "method", "images", "natural")
+        head = (f"{NORMS[norm]}, {plain(name)}, {plain(split)}", "method", "images", "natural")
         rows = []
         for number, label, each in members:
-            record = each.record
+            record, count = each.record, each.record.data.count
             rows.append(
                 (
                     Cell(label, note=record.model.description, link=f"c{number}"),
                     Cell(METHODS[record.method]),
                     Cell(f"{record.data.count:,}", number=True),
-                    _share(record.natural_accuracy, record),
-                    *(_share(each.accuracy(radius), record) for radius in radii),
+                    share_cell(record.natural_accuracy, count),
+                    *(share_cell(each.accuracy(radius), count) for radius in radii),
                     Cell(_attacked_word(record), strong=record.sound is False),
                 )
             )
-        tables.append(Table((*head, *(_radius(r) for r in radii), "attacked"), tuple(rows)))
+        tables.append(Table((*head, *(in_255ths(r) for r in radii), "attacked"), tuple(rows)))
     return tuple(tables)
 
 
 def table(record: CertificateRecord) -> Table:
     """Certified and attacked accuracy at each radius, and the unknown between them."""
-    attacked = record.soundness is not None
+    attacked, count = record.soundness is not None, record.data.count
     rows = []
     for point in record.points:
-        cells = [Cell(_radius(point.radius), number=True), _share(point.certified, record, strong=True)]
+        cells = [
+            Cell(in_255ths(point.radius), value=point.radius, number=True),
+            share_cell(point.certified, count, strong=True),
+        ]
         if attacked:
             high = point.attacked
-            cells.append(ABSENT if high is None else _share(high, record))
+            cells.append(ABSENT if high is None else share_cell(high, count))
             cells.append(ABSENT if high is None else Cell(percent(max(high - point.certified, 0.0)), number=True))
         rows.append(tuple(cells))
     head = ("radius", "certified", *(("attacked", "unknown between") if attacked else ()))
@@ -112,13 +131,14 @@ def finding(record: CertificateRecord) -> str:
     if record.smoothing is not None:
         how = record.smoothing
         proof = (
-            f"Randomised smoothing with noise of deviation {how.sigma:g}, {how.n0:,} draws to choose and {how.n:,} to "
-            f"estimate, wrong with probability at most {how.alpha:g} per image; on {percent(how.abstained)} of the "
-            "images it abstains. What is certified is the smoothed classifier, not the model itself."
+            f"Randomised smoothing with noise of standard deviation {how.sigma:g}, {how.n0:,} samples to choose and "
+            f"{how.n:,} to estimate, wrong with probability at most {how.alpha:g} per image; on "
+            f"{percent(how.abstained)} of the images it abstains. What is certified is the "
+            "smoothed classifier, not the model itself."
         )
     elif record.lipschitz is not None:
         proof = (
-            f"The Lipschitz constant in {_NORMS[record.norm]} from pixels to embedding is at most "
+            f"The Lipschitz constant in {NORMS[record.norm]} from pixels to embedding is at most "
             f"{record.lipschitz.constant:.6g}, verified layer by layer; {record.slack:.2g} is taken off every radius "
             "for rounding."
         )
@@ -127,7 +147,7 @@ def finding(record: CertificateRecord) -> str:
     first = next((point for point in record.points if point.radius > 0), None)
     said = ""
     if first is not None:
-        within = f"{_radius(first.radius)} ({_NORMS[record.norm]})"
+        within = f"{in_255ths(first.radius)} ({NORMS[record.norm]})"
         said = f"{percent(first.certified)} of the images are proved right within {within}."
     return " ".join(part for part in (said, proof, soundness(record), f"Counted on {count:,} images.") if part)
 
@@ -150,13 +170,8 @@ def soundness(record: CertificateRecord) -> str:
 
 
 def labels(certificates: Sequence[Certified]) -> list[str]:
-    """What the page calls each: the model's name and the method, with a number where that is not enough."""
-    names = [f"{plain(c.record.model.name) or 'model'}, {METHODS[c.record.method]}" for c in certificates]
-    result = []
-    for i, name in enumerate(names):
-        earlier = names[:i].count(name)
-        result.append(f"{name} #{earlier + 1}" if names.count(name) > 1 else name)
-    return result
+    """What the page calls each: its run or its model, and the method, with a number where that is not enough."""
+    return numbered([f"{each.name}, {METHODS[each.record.method]}" for each in certificates])
 
 
 def certified_curve(each: Certified) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -206,12 +221,12 @@ def _curve(each: Certified, beside: Sequence[Measured], name: str) -> Picture:
     start, end = percent(certified[0]), percent(record.points[-1].certified)
     described = (
         f"Line chart of certified accuracy against the radius: {start} at radius 0, {end} at "
-        f"{_radius(record.points[-1].radius)}."
+        f"{in_255ths(record.points[-1].radius)}."
     )
     with canvas(name, described, caption) as drawn:
         axes = drawn.figure.subplots()
         unit = "in 1/255" if scale == 255 else "pixels in [0, 1]"
-        axes.set(ylim=(-2, 102), ylabel="accuracy, %", xlabel=f"radius ({_NORMS[record.norm]}), {unit}")
+        axes.set(ylim=(-2, 102), ylabel="accuracy, %", xlabel=f"radius ({NORMS[record.norm]}), {unit}")
         x = [radius * scale for radius in grid]
         if points:
             high = _interpolated(grid, points)
@@ -264,32 +279,22 @@ def _layers(record: CertificateRecord) -> Table | None:
     return Table(("layer", "kind", "found at least", "proved at most"), rows)
 
 
-def _facts(each: Certified) -> tuple[tuple[str, str], ...]:
+def _facts(each: Certified) -> Facts:
     record = each.record
     members = () if record.soundness is None else record.soundness.members
-    facts = {
-        "command": record.environment.get("command", ""),
-        "certified": record.created,
-        "place": each.place,
-        "model": f"{record.model.parameters:,} parameters, SHA-256 {record.model.weights_sha256}",
-        "data": f"{record.data.name}, {record.data.split}, {record.data.count:,} images of shape "
-        f"{tuple(record.data.image_shape)}, SHA-256 {record.data.sha256}",
-        "attacks": ", ".join(members),
-        "seed": str(record.seed),
-        "took": f"{record.seconds:,.1f} s",
-        "versions": ", ".join(f"{k} {v}" for k, v in record.environment.items() if v and k != "command"),
-    }
-    return tuple((name, value) for name, value in facts.items() if value)
+    return facts(
+        {
+            "command": record.environment.get("command", ""),
+            "certified": record.created,
+            "place": each.place,
+            **of(record.model, record.data),
+            "attacks": ", ".join(members),
+            "seed": str(record.seed),
+            "took": f"{record.seconds:,.1f} s",
+            "versions": versions(record.environment),
+        }
+    )
 
 
 def _attacked_word(record: CertificateRecord) -> str:
     return {None: "no", True: "none broken", False: "UNSOUND"}[record.sound]
-
-
-def _radius(radius: float) -> str:
-    return in_255ths(radius) if radius < 1 else f"{radius:.4g}"
-
-
-def _share(share: float, record: CertificateRecord, *, strong: bool = False) -> Cell:
-    note = f"95 % interval {interval(share, record.data.count)}"
-    return Cell(percent(share), note=note, strong=strong, number=True)

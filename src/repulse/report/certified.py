@@ -16,6 +16,7 @@ from repulse.certification.record import (
 )
 from repulse.common.errors import RepulseError
 from repulse.evaluation.record import Record
+from repulse.report.words import plain
 
 # Part of a run folder (see repulse.runs, a room below this one).
 CERTIFICATES = "certificates"
@@ -45,6 +46,13 @@ class Certified:
         if whole.parent.name != CERTIFICATES:
             return whole.name
         return f"{whole.parent.parent.name}/{CERTIFICATES}/{whole.name}"
+
+    @property
+    def name(self) -> str:
+        """What a table calls it: its run folder, or the model."""
+        whole = self.folder.resolve()
+        run = whole.parent.parent.name if whole.parent.name == CERTIFICATES else ""
+        return plain(run) or plain(self.record.model.name) or "model"
 
     def accuracy(self, radius: float) -> float:
         """The share of images that is proved right within a radius, in [0, 1]."""

@@ -83,25 +83,26 @@ class Measured:
 def collect(paths: Sequence[Path]) -> list[Measured]:
     """Read all evaluations under the paths, each once: in the order of the paths, and by name within a path.
 
-    A path that holds certificates need not hold an evaluation.
+    A path that holds certificates need not hold an evaluation. Of several paths, those that hold neither are passed
+    over, so that a pattern such as `results/*` may match other things too.
 
     Args:
         paths: run folders, evaluation folders, or folders that hold some, at any depth.
 
     Raises:
-        RepulseError: if a path is absent or holds no evaluation; if a file is damaged, or a record does not agree with
-            its outcomes.
+        RepulseError: if a path is absent, or none holds an evaluation or a certificate; if a file is damaged, or a
+            record does not agree with its outcomes.
     """
     found: dict[Path, Measured] = {}
     for path in paths:
-        if not path.is_dir():
+        if not path.exists():
             raise RepulseError(f"no such folder: {path}")
-        folders = list(_evaluation_folders(path))
-        if not folders and not certificate_folders(path):
-            raise RepulseError(f"{path} holds no evaluation: make one with `repulse evaluate RUN`")
-        for folder in folders:
+        for folder in _evaluation_folders(path):
             if folder.resolve() not in found:
                 found[folder.resolve()] = _read(folder)
+    if paths and not found and not any(certificate_folders(path) for path in paths):
+        held = "holds" if len(paths) == 1 else "hold"
+        raise RepulseError(f"{', '.join(map(str, paths))} {held} no evaluation: make one with `repulse evaluate RUN`")
     return list(found.values())
 
 

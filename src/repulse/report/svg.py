@@ -7,12 +7,14 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 from xml.etree import ElementTree
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from repulse.report.blocks import Picture, Series
 
 # Stand-ins that are drawn with, and replaced by the page's own colours, which differ by day, by night and in print.
 INK, FAINT, PAPER = "#fe0001", "#fe0002", "#fe0003"
@@ -29,6 +31,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 
 # Width of a figure in inches: at 72 points to the inch about as wide as a phone, so that text needs no zooming there.
 WIDTH = 5.0
+
+# Points of a line that a page tells of when the pointer is near; a stepped line has many more.
+_TOLD = 64
 
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -70,21 +75,6 @@ _FAMILY = re.compile(r"font-family: *[^;]*;? *")
 _COLOUR = re.compile("|".join(_COLOURS))
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page.
-
-    Args:
-        name: unique on the page.
-        svg: markup, safe to put into a page.
-        caption: what it shows, in plain words.
-    """
-
-    name: str
-    svg: str
-    caption: str
-
-
 class Canvas:
     """A figure being drawn; `picture` holds it once the `canvas` block is left."""
 
@@ -117,7 +107,32 @@ def canvas(name: str, description: str, caption: str, height: float = 3.2) -> It
         yield drawn
         file = io.StringIO()
         drawn.figure.savefig(file, format="svg", metadata={"Date": None})
-    drawn._picture = Picture(name, _inlined(file.getvalue(), name, description), caption)
+        series = _series(drawn.figure)
+    drawn._picture = Picture(name, _inlined(file.getvalue(), name, description), caption, series)
+
+
+def _series(figure: Figure) -> tuple[Series, ...]:
+    """The points of all lines that have a name (a `gid`, or else a label), where the SVG shows them."""
+    found = []
+    height, scale = figure.bbox.height, 72 / figure.dpi
+    for axes in figure.axes:
+        for line in axes.lines:
+            name = line.get_gid() or str(line.get_label())
+            if name.startswith("_"):
+                continue
+            data: Any = line.get_xydata()
+            data = data[:: max(1, len(data) // _TOLD)]
+            points = tuple(
+                (round(x * scale, 1), round((height - y) * scale, 1), f"{_plain(a)}: {_plain(b)}")
+                for (x, y), (a, b) in zip(axes.transData.transform(data).tolist(), data.tolist(), strict=True)
+                if isfinite(x) and isfinite(y)
+            )
+            found.append(Series(name, points))
+    return tuple(found)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−")
 
 
 def _inlined(document: str, name: str, description: str) -> str:

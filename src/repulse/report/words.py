@@ -13,12 +13,17 @@ _Z = 1.959963984540054
 # A smaller gap between the paper's protocol and the worst case is not worth a sentence.
 OVERSTATED = 0.02
 
-_NORMS = {"linf": "L-inf", "l2": "L2"}
+NORMS = {"linf": "L-inf", "l2": "L2"}
 
 
 def percent(share: float) -> str:
     """A share in [0, 1] as a percentage to a tenth: '19.7 %', with a space that does not break."""
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%".replace("-", "−")
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with so many digits after the point, and a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -38,19 +43,18 @@ def interval(share: float, count: int) -> str:
     return f"{100 * low:.1f} to {percent(high)}"
 
 
+def note(share: float, count: int) -> str:
+    """The interval as a note beside a figure."""
+    return f"95 % interval {interval(share, count)}"
+
+
 def threat(record: Record) -> str:
     """The ball of a record: 'L-inf, eps 8/255'."""
-    eps = in_255ths(record.eps) if record.norm == "linf" else f"{record.eps:.4g}"
-    return f"{_NORMS[record.norm]}, eps {eps}"
-
-
-def distance(value: float, record: Record) -> str:
-    """A distance in the norm of a record, to three digits: '3.14/255', for L2 '0.314'."""
-    return f"{255 * value:.3g}/255" if record.norm == "linf" else f"{value:.3g}"
+    return f"{NORMS[record.norm]}, eps {in_255ths(record.eps)}"
 
 
 def setting(record: Record) -> str:
-    """What was measured on: 'CIFAR-10 (JPEG 75), test, 1,000 images, L-inf, eps 8/255'."""
+    """What was measured on: 'CIFAR-10, test, 1,000 images, L-inf, eps 8/255'."""
     return f"{record.data.name}, {record.data.split}, {record.data.count:,} images, {threat(record)}"
 
 
@@ -62,7 +66,7 @@ def attack_settings(attack: AttackRecord, record: Record) -> str:
     if steps is not None:
         parts.append(f"{steps} step{'' if steps == 1 else 's'}")
         if isinstance(size, float):
-            parts[-1] += f" of {in_255ths(size) if attack.norm == 'linf' else f'{size:.4g}'}"
+            parts[-1] += f" of {in_255ths(size)}"
     start = rest.pop("random_start", None)
     if start is not None:
         parts.append("from a random point" if start else "from the clean image")

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from repulse.certification.record import CertificateRecord
 from repulse.common.files import write_atomically
+from repulse.report.answers import card
+from repulse.report.blocks import Block, Cards, Heading, Text
 from repulse.report.certified import collect_certificates
 from repulse.report.collect import collect
 from repulse.report.group import grouped
-from repulse.report.markdown import report_as_markdown, table_as_markdown
-from repulse.report.numbers import report_as_json
+from repulse.report.render.markdown import to_markdown
+from repulse.report.tables import comparison
 from repulse.report.words import plain
 
 
@@ -30,29 +33,29 @@ def write_report(paths: Sequence[Path], output: Path, title: str | None = None) 
     The same records give the same bytes: nothing depends on the time or the place of writing.
 
     Args:
-        paths: run folders, folders of evaluations or certificates, or folders that hold some, at any depth.
+        paths: run folders, folders of evaluations or certificates, or folders that hold some, at any depth. Of several,
+            those that hold none are passed over.
         output: the page; the other files take its name, with `.md` and `.json`.
         title: of the page; None: made from the names of models and data.
 
     Raises:
-        RepulseError: if a path holds neither evaluation nor certificate, a file is damaged, or the report cannot be
+        RepulseError: if no path holds an evaluation or a certificate, a file is damaged, or the report cannot be
             written.
     """
     # Drawing takes matplotlib, which a caller that wants a table only should not wait for.
     from repulse.report.certificates import labels
-    from repulse.report.page import report_as_html
+    from repulse.report.page import make_page
+    from repulse.report.render.html import page_as_html
+    from repulse.report.render.json import page_as_json
+    from repulse.report.render.markdown import page_as_markdown
 
     groups, certificates = grouped(collect(paths)), collect_certificates(paths)
     named = [entry.label for group in groups for entry in group.entries]
-    title = plain(title) if title else _title(named or labels(certificates))
-    page = output if output.suffix in (".html", ".htm") else output.with_name(output.name + ".html")
-    files = ReportFiles(page, page.with_suffix(".md"), page.with_suffix(".json"))
+    page = make_page(groups, plain(title) if title else _title(named or labels(certificates)), certificates)
+    file = output if output.suffix in (".html", ".htm") else output.with_name(output.name + ".html")
+    files = ReportFiles(file, file.with_suffix(".md"), file.with_suffix(".json"))
     # All three are made before the first is written: a record that cannot be shown leaves no half of a report.
-    made = (
-        report_as_html(groups, title, certificates),
-        report_as_markdown(groups, title, certificates),
-        report_as_json(groups, title, certificates),
-    )
+    made = page_as_html(page), page_as_markdown(page), page_as_json(page)
     for path, text in zip((files.html, files.markdown, files.json), made, strict=True):
         write_atomically(path, text)
     return files
@@ -67,9 +70,27 @@ def markdown_table(paths: Sequence[Path]) -> str:
         paths: as for `write_report`.
 
     Raises:
-        RepulseError: if a path holds no evaluation, or a file is damaged.
+        RepulseError: if no path holds an evaluation, or a file is damaged.
     """
-    return table_as_markdown(grouped(collect(paths)))
+    return "\n\n".join(to_markdown(block) for block in summary(paths))
+
+
+def certificate_markdown(record: CertificateRecord) -> str:
+    """The table of one certificate and what it says, as `repulse certify` prints it."""
+    from repulse.report.certificates import finding, table
+
+    return f"{to_markdown(table(record))}\n\n{to_markdown(Text(finding(record)))}"
+
+
+def summary(paths: Sequence[Path]) -> list[Block]:
+    """What `markdown_table` shows, as blocks."""
+    from repulse.report.sections.attacks import attacks
+
+    groups = grouped(collect(paths))
+    if len(groups) == 1 and len(groups[0].entries) == 1:
+        entry = groups[0].entries[0]
+        return [Heading(f"{entry.label}: {groups[0].title}"), attacks(entry), Cards((card(entry),))]
+    return [block for group in groups for block in (Heading(group.title), comparison(group.entries))]
 
 
 def _title(labels: Sequence[str]) -> str:

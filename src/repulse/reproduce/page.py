@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from repulse.common.files import write_atomically
 from repulse.common.units import in_255ths
 from repulse.config.run import CONFIG_FILE, merge, read_config, to_yaml
 from repulse.evaluation.record import RECORD_FILE
-from repulse.report.svg import Picture
-from repulse.report.tables import ABSENT, Cell, Table, escaped, to_markdown
+from repulse.report.blocks import ABSENT, Block, Cell, Facts, Page, Picture, Section, Table, Text
+from repulse.report.render.html import page_as_html
+from repulse.report.render.markdown import escaped, to_markdown
 from repulse.report.words import plain
 from repulse.reproduce import sentences
 from repulse.reproduce.claims import claims
@@ -41,7 +42,7 @@ _ACCURACY_NOTE = (
     "it is an upper bound, since a stronger attack may leave less. A verdict says whether the paper-style figure "
     "exceeds it (overstated), or whether something casts doubt on it (not established)."
 )
-_SEPARATION_NOTE = (
+_ANGLES_NOTE = (
     "Angles are those between class means of the embeddings of all test images, seen from their centre, and the same "
     "of the prototypes; preserved is their ratio. Spread: root mean square distance to the class mean, over the mean "
     "distance between class means."
@@ -54,17 +55,6 @@ _COST_NOTE = (
 Column = Callable[[Row], Cell]
 
 
-@dataclass(frozen=True)
-class Chapter:
-    """A part of the page: a picture and a table, each of which may be missing."""
-
-    title: str
-    anchor: str
-    picture: Picture | None = None
-    table: Table | None = None
-    note: str = ""
-
-
 def write_reproduction(figures: Figures, folder: Path) -> Path:
     """Write `report.html`, `table.md`, `claims.md` and `figures.json`; returns the page's path.
 
@@ -73,7 +63,12 @@ def write_reproduction(figures: Figures, folder: Path) -> Path:
     Raises:
         RepulseError: if a file cannot be written.
     """
-    texts = {PAGE: _page(figures), TABLE: _table(figures), CLAIMS: _claims(figures), FIGURES: figures_json(figures)}
+    texts = {
+        PAGE: page_as_html(make_page(figures)),
+        TABLE: _table(figures),
+        CLAIMS: _claims(figures),
+        FIGURES: figures_json(figures),
+    }
     for name, text in texts.items():
         write_atomically(folder / name, text)
     return folder / PAGE
@@ -209,48 +204,35 @@ def _setting(figures: Figures) -> str:
     )
 
 
-def _chapters(figures: Figures) -> tuple[Chapter, ...]:
+def make_page(figures: Figures) -> Page:
+    """What was found, the claims and the accuracies in the open; the rest is folded."""
     # Drawing takes matplotlib, which tables alone should not wait for.
     from repulse.reproduce.pictures import curves_picture, separation_picture, transfer_picture
 
-    chapters = (
-        Chapter("The paper, claim by claim", "claims", None, claim_table(figures), _CLAIMS_NOTE),
-        Chapter("What holds", "accuracy", None, accuracies(figures), _ACCURACY_NOTE),
-        Chapter("Robustness over eps", "eps", curves_picture(figures), curves(figures)),
-        Chapter("Transfer between models", "pairs", transfer_picture(figures)),
-        Chapter(
-            "Does separation buy robustness?",
-            "angles",
-            separation_picture(figures),
-            separations(figures),
-            _SEPARATION_NOTE,
-        ),
-        Chapter("What training costs", "cost", None, costs(figures), _COST_NOTE),
+    chapters: tuple[tuple[str, str, Picture | None, Table | None, str], ...] = (
+        ("The paper, claim by claim", "claims", None, claim_table(figures), _CLAIMS_NOTE),
+        ("What holds", "accuracy", None, accuracies(figures), _ACCURACY_NOTE),
+        ("Robustness over eps", "eps", curves_picture(figures), curves(figures), ""),
+        ("Transfer between models", "pairs", transfer_picture(figures), None, ""),
+        ("Does separation buy robustness?", "angles", separation_picture(figures), separations(figures), _ANGLES_NOTE),
+        ("What training costs", "cost", None, costs(figures), _COST_NOTE),
     )
-    return tuple(chapter for chapter in chapters if chapter.picture is not None or chapter.table is not None)
+    said = (sentences.overall(figures), sentences.heads(figures))
+    blocks: list[Block] = [*(Text(text, "lead") for text in said if text), Text(_setting(figures), "note")]
+    for title, anchor, picture, table, note in chapters:
+        shown = [block for block in (picture, table, Text(note, "note") if note else None) if block is not None]
+        if picture is not None or table is not None:
+            blocks.append(Section(title, tuple(shown), anchor, folded=anchor not in ("claims", "accuracy")))
+    methods = Facts(tuple((row.method, _about(row)) for row in figures.rows))
+    blocks.append(Section("Methods", (methods,), "methods", folded=True))
+    footer = f"Made by repulse {__version__}: `repulse reproduce {figures.grid.name} --scale {figures.grid.scale}`. "
+    footer += "The same figures lie beside this page as Markdown and JSON."
+    title = plain(figures.grid.title)
+    return Page(f"The paper beside its rivals: {title}", (Section(title, tuple(blocks), "comparison"),), footer)
 
 
-def _page(figures: Figures) -> str:
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("repulse.reproduce"), PackageLoader("repulse.report")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("reproduce.html").render(
-        title=f"The paper beside its rivals: {plain(figures.grid.title)}",
-        setting=_setting(figures),
-        overall=sentences.overall(figures),
-        heads=sentences.heads(figures),
-        chapters=_chapters(figures),
-        rows=figures.rows,
-        command=f"repulse reproduce {figures.grid.name} --scale {figures.grid.scale}",
-        version=__version__,
-    )
-    return page.lstrip() + "\n"
+def _about(row: Row) -> str:
+    return f"{row.about.family}; {row.about.source}. {row.results[0].record.model.description}"
 
 
 def _table(figures: Figures) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from repulse.report.matrices import rectangles
-from repulse.report.svg import FAINT, INK, MARKERS, SERIES, Picture, canvas
+from repulse.report.blocks import Picture
+from repulse.report.svg import FAINT, INK, MARKERS, SERIES, canvas
+from repulse.report.tiles import rectangles
 from repulse.report.words import percent
 from repulse.reproduce.figures import TRAINING_LOSS, WORST_CASE, Figures, Result, Row
 from repulse.reproduce.sentences import decay, separation, transfer

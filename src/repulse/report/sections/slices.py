@@ -10,14 +10,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from repulse.evaluation.record import Record
+from repulse.common.units import in_255ths
+from repulse.report.blocks import Pair, Picture, Section, Text
 from repulse.report.group import Entry
-from repulse.report.svg import FAINT, INK, SERIES, WIDTH, Picture, canvas
-from repulse.report.words import distance, plain
+from repulse.report.section import SECTIONS
+from repulse.report.svg import FAINT, INK, SERIES, WIDTH, canvas
+from repulse.report.words import plain
 
 _RIGHT, _FOOLED = SERIES[0], SERIES[1]
 # Shades on either side of the border; the densest is one that ink still stands out from.
 _SHADES, _DENSEST = 8, 0.6
+
+_NOTE = (
+    "Each map shows the margin, the largest wrong logit minus the true one, on a plane through an image: the plus is "
+    "the clean image, the solid line where the answer changes, the dotted line the edge of the ball. The stronger the "
+    "shade, the larger the margin on that side, each map on its own scale. An honest surface is smooth and rises "
+    "towards the attack; a flat or jagged one hides the way from gradients."
+)
+
+
+@SECTIONS.register("slices")
+def section(entry: Entry) -> Section | None:
+    """All maps of a model; None if the record keeps none."""
+    pictures = slice_pictures(entry)
+    return Section("Loss-surface slices", (Pair(pictures), Text(_NOTE, "note"))) if pictures else None
 
 
 def slice_pictures(entry: Entry) -> tuple[Picture, ...]:
@@ -43,7 +59,7 @@ def _picture(entry: Entry, place: int, row: int, axis: Tensor, margin: Tensor) -
     record = entry.record
     true = plain(record.data.class_names[int(entry.measured.outcomes["label"][row])], 30)
     margin = margin.nan_to_num(0.0)
-    title = f"Image {row}, {true}: {_finding(axis, margin, record)}"
+    title = f"Image {row}, {true}: {_finding(axis, margin)}"
     shown = f"{title} {_flatness(margin)}".strip()
     about = f"Map of the margin around image {row} along its attack and along a random direction. {shown}"
     with canvas(f"{entry.anchor}-slice-{place}", about, shown, height=WIDTH - 0.5) as drawn:
@@ -113,16 +129,19 @@ def _inside(margin: Tensor, sign: int) -> tuple[int, int] | None:
     return i, j
 
 
-def _finding(axis: Tensor, margin: Tensor, record: Record) -> str:
+def _finding(axis: Tensor, margin: Tensor) -> str:
     if margin[_centre(axis), _centre(axis)] > 0:
-        return "wrong by nature."
+        return "misclassified without any attack."
     first = first_fooled(axis, margin)
-    furthest = distance(float(axis[-1]), record)
     return (
-        f"right along the attack up to {furthest}."
+        f"right along the attack up to {_distance(float(axis[-1]))}."
         if first is None
-        else f"fooled along the attack from {distance(first, record)} on."
+        else f"fooled along the attack from {_distance(first)} on."
     )
+
+
+def _distance(value: float) -> str:
+    return in_255ths(round(255 * value, 3) / 255)
 
 
 def _flatness(margin: Tensor) -> str:

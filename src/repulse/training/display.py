@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal
 
@@ -84,15 +82,3 @@ class TrainingDisplay:
                 f"{metrics.images_per_second:,.0f} images/s, {metrics.seconds:.0f} s",
                 highlight=False,
             )
-
-
-@contextmanager
-def progress_bar(shown: bool, console: Console | None = None) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for work in stages: call what it gives with `(stage, done, of)`."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.completed}/{task.total}"))
-    console = console or Console(stderr=True)
-    # In a log, a bar is an empty line at best.
-    hidden = not shown or not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda stage, done, of: progress.update(task, description=stage, completed=done, total=of)

@@ -9,7 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from repulse.report.svg import CLASSES, INK, PAPER, Picture, canvas
+from repulse.report.blocks import Pair, Picture, Section
+from repulse.report.group import Entry
+from repulse.report.section import SECTIONS
+from repulse.report.svg import CLASSES, INK, PAPER, canvas
 from repulse.report.words import percent, plain
 
 # t-SNE of fewer points shows its own artefacts rather than the data's shape.
@@ -18,6 +21,18 @@ _MOST = 1000
 _PERPLEXITY = 30.0
 # Beyond these, names of classes cover each other.
 _NAMED = 20
+
+
+@SECTIONS.register("embedding")
+def section(entry: Entry) -> Section | None:
+    """PCA and t-SNE; None where there is no embedding to see, or the model is shown elsewhere."""
+    kept = entry.measured.outcomes
+    if entry.same_model is not None or "embedding" not in kept:
+        return None
+    labels = kept["label"][: len(kept["embedding"])]
+    names = entry.record.data.class_names
+    pictures = embedding_pictures(kept["embedding"], labels, kept.get("prototypes"), names, entry.anchor)
+    return Section("Embedding", (Pair(pictures),)) if pictures else None
 
 
 def embedding_pictures(

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from repulse.report.svg import SERIES, Picture, canvas
+from repulse.report.blocks import Pair, Picture, Section
+from repulse.report.group import Entry
+from repulse.report.section import SECTIONS
+from repulse.report.svg import SERIES, canvas
 from repulse.report.words import percent
 
 Columns = dict[str, tuple[float | None, ...]]
+
+
+@SECTIONS.register("training")
+def section(entry: Entry) -> Section | None:
+    """The curves of the run; None if it left none, or the model is shown elsewhere."""
+    metrics = entry.measured.metrics
+    if metrics is None or entry.same_model is not None:
+        return None
+    return Section("Training", (Pair(training_pictures(metrics, entry.anchor)),))
 
 
 def training_pictures(metrics: Columns, anchor: str) -> tuple[Picture, ...]:

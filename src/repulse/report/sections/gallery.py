@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from repulse.report.blocks import Gallery, Section, Text, Triple
 from repulse.report.collect import Measured
+from repulse.report.group import Entry
+from repulse.report.section import SECTIONS
 from repulse.report.words import plain
 
-
-@dataclass(frozen=True)
-class Fooled:
-    """One image that was classified right until it was attacked; images are data URIs."""
-
-    index: int
-    clean: str
-    perturbation: str
-    adversarial: str
-    true: str
-    before: str
-    after: str
+_NOTE = (
+    "Each row of three: the image, the perturbation (magnified; middle grey is no change), the adversarial image. "
+    "Beneath: what the model saw before and after. Every perturbation lies within the eps of the table."
+)
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Fooled images; `magnified` says by how much the perturbations are."""
-
-    images: tuple[Fooled, ...]
-    magnified: float
+@SECTIONS.register("gallery")
+def section(entry: Entry) -> Section | None:
+    """The images that a record keeps; None if it keeps none."""
+    found = gallery(entry.measured)
+    return None if found is None else Section("Fooled images", (found, Text(_NOTE, "note")))
 
 
 def gallery(measured: Measured) -> Gallery | None:
@@ -53,7 +46,7 @@ def gallery(measured: Measured) -> Gallery | None:
         before = int(kept["gallery/natural_prediction"][i])
         after = int(kept["gallery/adversarial_prediction"][i])
         items.append(
-            Fooled(
+            Triple(
                 index=place,
                 clean=png(clean[i]),
                 perturbation=png(0.5 + magnified * delta[i]),

@@ -1,30 +1,25 @@
-"""The report as JSON: every figure of the page, unrounded."""
+"""What JSON holds for machines: every figure unrounded, and the records themselves."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from repulse.report.answers import answer
 from repulse.report.certified import Certified
-from repulse.report.checks import outcome
 from repulse.report.group import Entry, Group
-from repulse.report.smallest import survival
+from repulse.report.sections.checks import outcome
 from repulse.report.tables import certified_share
 from repulse.report.words import finding, is_overstated, overstatement, wilson
 
 
-def report_as_json(groups: Sequence[Group], title: str, certificates: Sequence[Certified] = ()) -> str:
-    """All figures of a report: accuracies in [0, 1], their 95 % Wilson intervals, and the records themselves."""
-    content = {
-        "title": title,
-        "groups": [
-            {"title": group.title, "evaluations": [_entry(entry) for entry in group.entries]} for group in groups
-        ],
+def figures(groups: Sequence[Group], certificates: Sequence[Certified]) -> dict[str, Any]:
+    """All figures of a report: accuracies in [0, 1], their 95 % Wilson intervals, and the records."""
+    return {
+        "groups": [{"title": group.title, "evaluations": [_entry(e) for e in group.entries]} for group in groups],
         "certificates": [_certificate(each) for each in certificates],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _certificate(each: Certified) -> dict[str, Any]:
@@ -39,26 +34,24 @@ def _certificate(each: Certified) -> dict[str, Any]:
 
 def _entry(entry: Entry) -> dict[str, Any]:
     record, measured = entry.record, entry.measured
-    count = record.data.count
-    separation = measured.separation
-    verdict, whole = record.verdict, survival(measured)
-    intervals = {attack.name: wilson(attack.robust_accuracy, count) for attack in record.attacks}
+    count, verdict, separation = record.data.count, record.verdict, measured.separation
+    shares = {"natural": record.natural_accuracy, **{a.name: a.robust_accuracy for a in record.attacks}}
+    smallest, grid = entry.pool.smallest, entry.pool.grid()
     return {
         "model": entry.label,
         "place": measured.place,
         "finding": finding(record),
         "verdict": None if verdict is None else verdict.word,
-        "number_to_quote": record.worst_case_accuracy if verdict is None else verdict.quote,
+        "how_sure": answer(entry).sure,
+        "number_to_quote": None if answer(entry).sure == "upper-bound" else entry.robust,
         "certified": certified_share(measured),
         "checks": {check.name: outcome(check) for check in record.checks},
         "overstatement": overstatement(record),
         "overstated": is_overstated(record),
         "intervals": {
-            "natural": wilson(record.natural_accuracy, count),
-            **intervals,
-            "worst-case": wilson(record.worst_case_accuracy, count),
+            name: wilson(share, count) for name, share in (shares | {"worst-case": record.worst_case_accuracy}).items()
         },
-        "smallest_perturbation_curve": None if whole is None else {"eps": whole.eps, "accuracy": whole.accuracy},
+        "worst_case_curve": None if smallest is None else {"eps": grid, "accuracy": entry.pool.curve(grid)},
         "separation": None if separation is None else [asdict(each) for each in separation.measures()],
         "training": measured.metrics,
         "training_environment": measured.environment,

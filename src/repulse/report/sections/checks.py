@@ -1,54 +1,59 @@
-"""The checks behind a verdict, as tables."""
+"""The checks behind a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from repulse.evaluation.record import CheckRecord, Record
+from repulse.report.blocks import Block, Cell, Section, Table
 from repulse.report.group import Entry
-from repulse.report.tables import Cell, Table
+from repulse.report.section import SECTIONS
 from repulse.report.words import percent, plain
 
-_FAILED = ("failed, serious", "failed")
+_FAILED = ("failed, serious", "failed, advice")
 _ORDER = (*_FAILED, "passed", "not asked")
 
 
+@SECTIONS.register("checks")
+def section(entry: Entry) -> Section | None:
+    """What failed, in the open; what passed and what could not be asked, folded."""
+    record = entry.record
+    failed = [check for check in record.checks if outcome(check) in _FAILED]
+    others = [check for check in record.checks if check not in failed]
+    blocks: list[Block] = [table(failed)] if failed else []
+    if others:
+        blocks.append(Section("Checks that gave no reason to doubt", (table(others),), folded=True))
+    return Section("Checks", tuple(blocks), about=tally(record)) if blocks else None
+
+
 def outcome(check: CheckRecord) -> str:
-    """'failed, serious', 'failed', 'passed' or 'not asked'."""
+    """'failed, serious', 'failed, advice', 'passed' or 'not asked'."""
     if check.passed is None:
         return "not asked"
     return "passed" if check.passed else _FAILED[0 if check.serious else 1]
 
 
-def ranked(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
-    """Serious failures first, then other failures, what passed, and what was not asked."""
-    return sorted(checks, key=lambda check: _ORDER.index(outcome(check)))
-
-
 def tally(record: Record) -> str:
-    """How many checks came out how: '9 passed, 1 failed, serious, 2 not asked'."""
+    """How many checks came out how: '9 passed; 1 failed, serious; 2 not asked'."""
     outcomes = [outcome(check) for check in record.checks]
     counts = ((outcomes.count(each), each) for each in _ORDER)
     return "; ".join(f"{count} {each}" for count, each in counts if count)
 
 
-def checks(record: Record) -> Table | None:
-    """All checks of one evaluation, the most serious first; None if the record has none."""
-    if not record.checks:
-        return None
+def table(checks: Sequence[CheckRecord]) -> Table:
+    """Checks with their figures, the most serious first."""
     rows = [
         (
             Cell(plain(check.question)),
             _outcome_cell(check, note=""),
-            Cell(_figure(check.measured, check), number=True),
-            Cell(_figure(check.threshold, check), number=True),
+            Cell(_figure(check.measured, check), value=check.measured, number=True),
+            Cell(_figure(check.threshold, check), value=check.threshold, number=True),
             Cell(plain(check.sentence)),
             Cell(plain(check.source)),
         )
-        for check in ranked(record.checks)
+        for check in sorted(checks, key=lambda check: _ORDER.index(outcome(check)))
     ]
-    head = ("what is asked", "outcome", "measured", "threshold", "what it means", "source")
-    return Table(head, tuple(rows))
+    return Table(("what is asked", "outcome", "measured", "threshold", "what it means", "source"), tuple(rows))
 
 
 def matrix(entries: Sequence[Entry]) -> Table | None:
@@ -76,7 +81,7 @@ def matrix(entries: Sequence[Entry]) -> Table | None:
 
 def _outcome_cell(check: CheckRecord, note: str) -> Cell:
     text = outcome(check)
-    return Cell(text, note=note, strong=text in _FAILED)
+    return Cell(text, note=note, strong=text == _FAILED[0])
 
 
 def _figure(value: float | None, check: CheckRecord) -> str:
@@ -84,4 +89,4 @@ def _figure(value: float | None, check: CheckRecord) -> str:
         return ""
     if check.unit == "share":
         return percent(value)
-    return f"{value:,.0f}" if check.unit == "count" else f"{value:.4g}"
+    return (f"{value:,.0f}" if check.unit == "count" else f"{value:.4g}").replace("-", "−")
