@@ -1,7 +1,7 @@
 """Certified accuracy of small networks: prototypes and a loss on margins beside softmax and one-hot margins.
 
     python benchmarks/certified.py fashion-mnist --data FOLDER
-    python benchmarks/certified.py cifar10-jpeg75 --data FOLDER
+    python benchmarks/certified.py cifar10 --data FOLDER
 
 L2: one 1-Lipschitz network, the same images, epochs and optimiser for every head and loss. Each has five settings; the
 best on validation images at 36/255, after as long a training with a seed of its own, is trained with `--seeds` and
@@ -31,8 +31,8 @@ from repulse.data import data_kept
 from repulse.reproduce.figures import spread
 from repulse.runs import load_run, load_splits, train_run
 
-TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10-jpeg75": "CIFAR-10 (JPEG 75)"}
-PADDING = {"fashion-mnist": 2, "cifar10-jpeg75": 4}
+TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+PADDING = {"fashion-mnist": 2, "cifar10": 4}
 
 # Seed of the runs that choose settings: none of those that are reported.
 CHOOSING_SEED = 100
@@ -40,7 +40,7 @@ CHOSEN_AT = 36 / 255
 L2_RADII = (36 / 255, 72 / 255, 108 / 255)
 LINF_RADII = {
     "fashion-mnist": (2 / 255, 8 / 255, 0.1),
-    "cifar10-jpeg75": (2 / 255, 8 / 255),
+    "cifar10": (2 / 255, 8 / 255),
 }
 
 

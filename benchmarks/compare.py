@@ -1,7 +1,7 @@
 """Train and attack four classifiers with the small CNN on one data set, and write the results that the README shows.
 
     python benchmarks/compare.py fashion-mnist --data FOLDER
-    python benchmarks/compare.py cifar10-jpeg75 --data FOLDER
+    python benchmarks/compare.py cifar10 --data FOLDER
 
 Softmax cross-entropy, the paper's method, and simplex prototypes with the cosine loss and with cross-entropy: the same
 network, images, epochs and optimiser for all. On CIFAR-10 beside them, as a model whose robustness is known to be real,
@@ -53,7 +53,7 @@ class Comparison:
 
 COMPARISONS = {
     "fashion-mnist": Comparison("Fashion-MNIST", epochs=5, adversarial_epochs=0, padding=2, radii=(0.1, 8 / 255)),
-    "cifar10-jpeg75": Comparison("CIFAR-10 (JPEG 75)", epochs=5, adversarial_epochs=8, padding=4, radii=(8 / 255,)),
+    "cifar10": Comparison("CIFAR-10", epochs=5, adversarial_epochs=8, padding=4, radii=(8 / 255,)),
 }
 
 

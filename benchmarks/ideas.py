@@ -1,6 +1,6 @@
 """Ideas for training that earns robustness, judged at equal cost beside FGSM-RS adversarial training.
 
-    python benchmarks/ideas.py cifar10-jpeg75 --data FOLDER
+    python benchmarks/ideas.py cifar10 --data FOLDER
     python benchmarks/ideas.py fashion-mnist --data FOLDER
 
 Network and optimiser are those of `repulse reproduce` at the scale `cpu`; every idea has as many epochs as cost six
@@ -35,8 +35,8 @@ from repulse.reproduce.figures import Spread, spread
 from repulse.runs import read_test_accuracy, train_run
 from repulse.training import read_metrics
 
-COMPARISONS = {"fashion-mnist": "fashion", "cifar10-jpeg75": "paper-cifar10"}
-TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10-jpeg75": "CIFAR-10 (JPEG 75)"}
+COMPARISONS = {"fashion-mnist": "fashion", "cifar10": "paper-cifar10"}
+TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 EPS = 8 / 255
 
 
