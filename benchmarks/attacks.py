@@ -34,7 +34,8 @@ from repulse.attacks import Member, Square, Threat, ensemble
 from repulse.common.allocator import keep_memory
 from repulse.common.environment import environment
 from repulse.common.files import load_tensors, save_tensors, write_atomically
-from repulse.config.run import merge, read_config
+from repulse.common.settings import merge
+from repulse.config.run import read_config
 from repulse.data import data_kept, load_data, subset
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal

@@ -25,8 +25,9 @@ from repulse.certifying import certify_run
 from repulse.common.allocator import keep_memory
 from repulse.common.environment import environment
 from repulse.common.files import write_atomically
+from repulse.common.settings import merge
 from repulse.config.presets import preset
-from repulse.config.run import RunConfig, merge
+from repulse.config.run import RunConfig
 from repulse.data import data_kept
 from repulse.reproduce.figures import spread
 from repulse.runs import load_run, load_splits, train_run

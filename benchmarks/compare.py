@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from repulse.common.files import write_atomically
+from repulse.common.settings import merge
 from repulse.config.presets import preset
-from repulse.config.run import RunConfig, merge
-from repulse.config.settings import EvaluationSettings
+from repulse.config.run import RunConfig
+from repulse.evaluation.settings import EvaluationSettings
 from repulse.measuring import evaluate_run
 from repulse.report import markdown_table, write_report
 from repulse.runs import train_run

@@ -24,11 +24,11 @@ from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.common.allocator import keep_memory
 from repulse.common.environment import environment
 from repulse.common.files import write_atomically
-from repulse.config.run import merge
-from repulse.config.settings import EvaluationSettings
+from repulse.common.settings import merge
 from repulse.data import data_kept
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.journal import Journal
+from repulse.evaluation.settings import EvaluationSettings
 from repulse.measuring import evaluate_run, open_run
 from repulse.reproduce.comparisons import cell_config
 from repulse.reproduce.figures import Spread, spread

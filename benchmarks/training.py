@@ -33,11 +33,11 @@ from repulse.common.allocator import keep_memory
 from repulse.common.environment import environment
 from repulse.common.files import load_tensors, save_tensors, write_atomically
 from repulse.config.presets import preset
-from repulse.config.settings import FitSettings
 from repulse.data import Augment, ImageSet, ImageSource, batches, load_data, subset
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.prototypes import make_prototypes
-from repulse.training import EpochMetrics, fit, make_fabric, make_loss
+from repulse.training import EpochMetrics, Loss, fit, make_fabric
+from repulse.training.settings import FitSettings
 from repulse.training.state import TrainingState
 
 BATCH = 128
@@ -80,8 +80,8 @@ class Stopwatch:
         self.seconds.append(metrics.seconds)
 
 
-def classifier(name: str) -> tuple[PrototypeClassifier, str]:
-    """A small CNN for 10 classes with the prototypes of a preset, and the name of its loss."""
+def classifier(name: str) -> tuple[PrototypeClassifier, Loss]:
+    """A small CNN for 10 classes with the prototypes of a preset, and its loss."""
     config = preset(name)
     prototypes = make_prototypes(
         config.prototypes.method, 10, config.prototypes.dimension or 10, steps=config.prototypes.steps
@@ -91,7 +91,7 @@ def classifier(name: str) -> tuple[PrototypeClassifier, str]:
     model = PrototypeClassifier(
         backbone, prototypes, config.model.readout, temperature=config.model.temperature, mean=(0.47,), std=(0.25,)
     )
-    return model, config.loss.name
+    return model, config.loss
 
 
 def our_epoch(name: str, images: ImageSource, *, channels_last: bool = True) -> float:
@@ -102,7 +102,7 @@ def our_epoch(name: str, images: ImageSource, *, channels_last: bool = True) -> 
     fabric.launch()
     watch = Stopwatch()
     for source in (subset(images, len(images) // 10, 0), images):
-        fit(model, make_loss(loss), source, None, settings, fabric=fabric, augment=AUGMENT, watcher=watch)
+        fit(model, loss, source, None, settings, fabric=fabric, augment=AUGMENT, watcher=watch)
     return watch.seconds[-1]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from repulse.common.environment import environment
 from repulse.common.files import write_atomically
-from repulse.config.run import merge
+from repulse.common.settings import merge
 from repulse.data import data_kept
 from repulse.runs import load_run, load_splits
 from repulse.training import make_fabric, natural_accuracy

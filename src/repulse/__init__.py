@@ -11,10 +11,11 @@ from repulse.version import __version__
 if TYPE_CHECKING:
     from repulse.attacks import PGD, Threat
     from repulse.certification.certify import certify
+    from repulse.certification.settings import CertificationSettings
     from repulse.certifying import certify_run
-    from repulse.config.settings import CertificationSettings, EvaluationSettings
     from repulse.data import load_data
     from repulse.evaluation import evaluate
+    from repulse.evaluation.settings import EvaluationSettings
     from repulse.measuring import evaluate_run
     from repulse.models import PrototypeClassifier
     from repulse.prototypes import Prototypes, make_prototypes, measure
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 # PyTorch takes seconds to import, so each name is fetched when it is first asked for.
 _HOMES = {
-    "CertificationSettings": "repulse.config.settings",
-    "EvaluationSettings": "repulse.config.settings",
+    "CertificationSettings": "repulse.certification.settings",
+    "EvaluationSettings": "repulse.evaluation.settings",
     "PGD": "repulse.attacks",
     "PrototypeClassifier": "repulse.models",
     "Prototypes": "repulse.prototypes",

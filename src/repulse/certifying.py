@@ -8,14 +8,13 @@ from torch import Tensor
 
 from repulse.certification.certify import Certification, begin, carry_out
 from repulse.certification.proofs import Proof
+from repulse.certification.settings import CertificationSettings
 from repulse.certification.smoothing import Smoothing
 from repulse.common.errors import RepulseError
-from repulse.config.settings import CertificationSettings
 from repulse.evaluation.bench import Progress, device_of
 from repulse.evaluation.checks.usage import check_use
 from repulse.measuring import Foreign, Opened, open_foreign, open_run
 from repulse.runs import Checkpoint
-from repulse.training.make import make_recipe
 from repulse.training.recipes import GaussianNoise
 
 
@@ -52,7 +51,7 @@ def certify_run(
     method, prove = begin(run.model, run.images.image_shape, settings)
     if method == "smoothing":
         # Whenever in training the noise began.
-        recipe = make_recipe(run.config.recipe.model_copy(update={"delay": None}))
+        recipe = run.config.recipe
         settings = _with_sigma(settings, recipe.sigma if isinstance(recipe, GaussianNoise) else Smoothing().sigma)
     place = output or folder / "certificates" / _name(method, settings)
     return _carried_out(run, run.pixels(), method, prove, settings, progress, place), place

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
+from repulse.common.settings import merge
 from repulse.common.units import in_255ths
-from repulse.config.run import RunConfig, merge
+from repulse.config.run import RunConfig
 from repulse.data import ImageSource, load_test, subset
 from repulse.evaluation import About, Evaluation, EvaluationSettings, evaluate
 from repulse.evaluation.bench import Progress
 from repulse.models import PrototypeClassifier
 from repulse.models.foreign import load_foreign
 from repulse.runs import Checkpoint, load_run, load_splits
-from repulse.training import make_loss
 
 
 def evaluate_run(
@@ -55,7 +55,7 @@ def evaluate_run(
     """
     run = open_run(folder, checkpoint, images, settings.seed, source=source, device=device, command=command)
     model, config = run.model, run.config
-    loss = make_loss(**config.loss.model_dump())
+    loss = config.loss
     place = output or folder / "evaluations" / threat_name(settings)
     evaluation = evaluate(
         model,

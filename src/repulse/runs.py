@@ -29,11 +29,12 @@ from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors, write_atomically
 from repulse.common.seeding import derive_seed, generator
-from repulse.config.run import CONFIG_FILE, RunConfig, read_config, to_yaml
+from repulse.common.settings import to_yaml
+from repulse.config.run import CONFIG_FILE, RunConfig, read_config
 from repulse.data import Augment, DataSplits, ImageSource, load_data
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.prototypes import Prototypes, make_prototypes
-from repulse.training import EpochMetrics, fit, make_fabric, make_loss, make_recipe, natural_accuracy
+from repulse.training import EpochMetrics, fit, make_fabric, natural_accuracy
 from repulse.training.display import Output, TrainingDisplay
 from repulse.training.metrics import METRICS_FILE, metrics_csv, read_metrics
 from repulse.training.state import TrainingState
@@ -87,20 +88,18 @@ def train_run(
     prototypes = _prototypes(config, len(train.class_names))
     classes = _classes(train, config)
     model = build_model(config, prototypes, classes)
-    loss = make_loss(**config.loss.model_dump())
-    recipe = make_recipe(config.recipe)
     if fabric.is_global_zero:
         _write_head(folder, config, prototypes, classes)
     with TrainingDisplay(output if fabric.is_global_zero else "quiet", config.fit.epochs) as display:
         keeper = _Keeper(folder, display, upto=0 if state is None else state.epoch)
         fit(
             model,
-            loss,
+            config.loss,
             train,
             validation,
             config.fit,
             fabric=fabric,
-            recipe=recipe,
+            recipe=config.recipe,
             augment=Augment(**config.augment.model_dump()),
             seed=config.seed,
             state=state,
@@ -270,7 +269,8 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
         path = prefix + key
         if isinstance(value, dict) and isinstance(old.get(key), dict):
             found += _differences(old[key], value, path + ".")
-        elif old.get(key) != value and path not in _FREE_TO_CHANGE:
+        # Another kind of a choice has settings of its own; its name says enough.
+        elif key in old and old[key] != value and path not in _FREE_TO_CHANGE:
             found.append(path)
     return found
 

@@ -19,7 +19,7 @@ from repulse.models.lipschitz import LipschitzCNN
 from repulse.models.margins import plane_margins
 from repulse.models.readouts import margin_of
 from repulse.prototypes import make_prototypes
-from repulse.training import make_loss
+from repulse.training import LOSSES
 
 PLANAR = ["linear", "dot", "cosine", "l2"]
 l2_radius = partial(certified_radius, norm="l2")
@@ -149,7 +149,7 @@ def trained():
     torch.manual_seed(0)
     backbone = LipschitzCNN(1, 10, width=8, depth=1)
     model = PrototypeClassifier(backbone, make_prototypes("simplex", 10, 10), "l2", mean=(0.3,))
-    loss = make_loss("certified-cross-entropy", offset=0.5)
+    loss = LOSSES["certified-cross-entropy"](offset=0.5)
     optimiser = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.0)
     for _ in range(6):
         for rows in torch.randperm(1400).split(100):

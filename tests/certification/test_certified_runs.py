@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from repulse.certification.lipschitz_bound import lipschitz_bound
+from repulse.common.settings import merge
 from repulse.config.presets import preset
-from repulse.config.run import merge
 from repulse.prototypes import make_prototypes
 from repulse.runs import load_run, train_run
 

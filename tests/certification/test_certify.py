@@ -12,10 +12,10 @@ from repulse.attacks import APGD, OBJECTIVES, Ensemble, Member
 from repulse.certification import proofs, smoothing
 from repulse.certification.certify import certify
 from repulse.certification.record import certified_accuracy, load_certificate
+from repulse.certification.settings import CertificationSettings
 from repulse.certification.soundness import SPACING, Siege, Victim, _rounded_down
 from repulse.common.errors import RepulseError
 from repulse.common.seeding import generator
-from repulse.config.settings import CertificationSettings
 from repulse.evaluation import About
 from repulse.evaluation.journal import Journal
 from repulse.models import PrototypeClassifier

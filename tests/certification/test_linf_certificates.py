@@ -10,13 +10,13 @@ from repulse.attacks import APGD, OBJECTIVES, PGD, Threat
 from repulse.certification.linf_bound import linf_bound
 from repulse.certification.radii import certified_radius
 from repulse.common.errors import RepulseError
-from repulse.config.settings import FitSettings
 from repulse.data import load_data
 from repulse.models import PrototypeClassifier
 from repulse.models.linf_distance import LinfDistanceNet
 from repulse.models.readouts import READOUTS
 from repulse.prototypes import make_prototypes
-from repulse.training import fit, make_fabric, make_loss
+from repulse.training import LOSSES, fit, make_fabric
+from repulse.training.settings import FitSettings
 
 linf_radius = partial(certified_radius, norm="linf")
 POINTS = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])
@@ -113,7 +113,7 @@ def trained(request):
     )
     fabric = make_fabric(chosen)
     fabric.launch()
-    fit(model, make_loss("linf-margin", radius=0.4), splits.train, None, chosen, fabric=fabric)
+    fit(model, LOSSES["linf-margin"](radius=0.4), splits.train, None, chosen, fabric=fabric)
     x = splits.test.fetch(torch.arange(150)).float() / 255
     y = torch.as_tensor(splits.test.labels)[:150]
     bound = linf_bound(model, tuple(x.shape[1:]))

@@ -131,8 +131,8 @@ def test_every_field_has_a_description():
     for name in COMMANDS:
         module = importlib.import_module(f"repulse.cli.{name}")
         settings = next(each for key, each in vars(module).items() if key.lower() == f"{name}command")
-        for dotted, field in options.flatten(settings):
-            assert field.description, dotted
+        for flag in options.flatten(settings):
+            assert flag.help[:1].strip(), flag.dotted
 
 
 def test_prototypes_are_made_measured_and_written(tmp_path, capsys):

@@ -28,11 +28,11 @@ def error(capsys, *argv):
 
 def test_training_is_robust_training_unless_something_else_is_asked_for(run):
     from repulse.config.run import read_config
-    from repulse.training import make_recipe
-    from repulse.training.single_step import NFGSM
+    from repulse.training.recipes import NFGSM
 
     config = read_config(run)
-    assert make_recipe(config.recipe) == NFGSM(eps=8 / 255)
+    assert isinstance(config.recipe, NFGSM)
+    assert config.recipe.model_dump() == {**NFGSM(eps=8 / 255).model_dump(), "name": "repulse"}
     assert (config.name, config.prototypes.method, config.loss.name) == ("ours", "simplex", "cross-entropy")
 
 

@@ -25,9 +25,9 @@ def test_the_python_of_a_page_runs(page):
     from repulse.attacks import OBJECTIVES
     from repulse.models import BACKBONES
     from repulse.prototypes import METHODS
-    from repulse.training import LOSSES
+    from repulse.training import LOSSES, RECIPES
 
-    registries = (OBJECTIVES, BACKBONES, METHODS, LOSSES)
+    registries = (OBJECTIVES, BACKBONES, METHODS, LOSSES, RECIPES)
     before = [set(registry) for registry in registries]
     names = {"__name__": "docs"}
     try:

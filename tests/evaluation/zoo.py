@@ -16,7 +16,7 @@ from repulse.evaluation.checks.masking import examine
 from repulse.evaluation.verdict import judge
 from repulse.models import PrototypeClassifier
 from repulse.prototypes import make_prototypes
-from repulse.training.losses import LOSSES
+from repulse.training import LOSSES
 
 EPS = 0.1
 IMAGES = 200
@@ -153,12 +153,12 @@ def paper(seed):
     torch.manual_seed(seed)
     prototypes = make_prototypes("repulsive-linf", 10, 100, seed=seed, steps=50)
     model = PrototypeClassifier(mlp(100, 128), prototypes, "dot", mean=(0.3,), std=(0.37,))
-    value = LOSSES["linf"].per_example
+    value = LOSSES["linf"]().per_example
     return train(model, lambda m, x, y: value(m.embed(x), y, m).mean(), seed, epochs=30, learning_rate=2e-3)
 
 
 def linf_loss(model):
-    return lambda z, y: LOSSES["linf"].per_example(z, y, model)
+    return lambda z, y: LOSSES["linf"]().per_example(z, y, model)
 
 
 class Through(nn.Module):

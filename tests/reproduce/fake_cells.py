@@ -3,7 +3,7 @@
 import json
 
 from repulse.common.files import write_atomically
-from repulse.config.run import to_yaml
+from repulse.common.settings import to_yaml
 from repulse.evaluation.record import AttackRecord, CurvePoint, DataRecord, ModelRecord, Record, VerdictRecord
 from repulse.reproduce.grid import write_json
 

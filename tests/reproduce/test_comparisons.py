@@ -1,7 +1,7 @@
 import pytest
 
 from repulse.common.errors import RepulseError
-from repulse.config.settings import PAPER_GRID
+from repulse.evaluation.settings import PAPER_GRID
 from repulse.reproduce.comparisons import COMPARISONS, cell_config, comparison, measurement
 from repulse.reproduce.grid import Grid
 from repulse.reproduce.methods import METHODS

@@ -8,7 +8,7 @@ from torch import nn
 
 from repulse.attacks import Threat
 from repulse.common.seeding import generator
-from repulse.config.run import merge
+from repulse.common.settings import merge
 from repulse.data import load_data
 from repulse.prototypes import make_prototypes
 from repulse.reproduce.comparisons import cell_config

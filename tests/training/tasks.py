@@ -3,13 +3,13 @@
 import torch
 from torch import nn
 
-from repulse.config.run import merge
-from repulse.config.settings import FitSettings
+from repulse.common.settings import merge
 from repulse.data import ImageSet
 from repulse.models import PrototypeClassifier, make_backbone
-from repulse.training import LOSSES, fit, make_fabric, make_loss
+from repulse.training import LOSSES, fit, make_fabric
+from repulse.training.settings import FitSettings
 
-CROSS_ENTROPY = LOSSES["cross-entropy"].per_example
+CROSS_ENTROPY = LOSSES["cross-entropy"]().per_example
 
 
 class Recorder(nn.Module):
@@ -94,5 +94,5 @@ def train(recipe, images, changes=None, *, seed=0, model=None, **options):
     settings = merge(FitSettings(epochs=2, batch_size=8, accelerator="cpu", devices="1"), changes or {}, "test")
     fabric = make_fabric(settings)
     fabric.launch()
-    fit(model, make_loss("cross-entropy"), images, None, settings, fabric=fabric, recipe=recipe, seed=5, **options)
+    fit(model, LOSSES["cross-entropy"](), images, None, settings, fabric=fabric, recipe=recipe, seed=5, **options)
     return model

@@ -6,11 +6,11 @@ from tasks import Witness
 from torch import nn
 
 from repulse.common.errors import RepulseError
-from repulse.config.run import RunConfig, merge
-from repulse.config.settings import FitSettings
+from repulse.common.settings import merge
+from repulse.config.run import RunConfig
 from repulse.data import Augment, ImageSet
 from repulse.models import PrototypeClassifier
-from repulse.training import fit, make_fabric, make_loss
+from repulse.training import LOSSES, fit, make_fabric
 from repulse.training.state import TrainingState
 
 
@@ -39,7 +39,7 @@ def train(trained, changes=None, **options):
     fabric = make_fabric(chosen)
     fabric.launch()
     options = {"augment": Augment(crop_padding=1, flip="random"), "seed": 5, **options}
-    fit(trained, make_loss("cross-entropy"), blobs(), blobs(30, seed=1), chosen, fabric=fabric, **options)
+    fit(trained, LOSSES["cross-entropy"](), blobs(), blobs(30, seed=1), chosen, fabric=fabric, **options)
     return trained
 
 
@@ -69,7 +69,7 @@ def test_one_step_is_plain_gradient_descent():
     )
     fabric = make_fabric(chosen)
     fabric.launch()
-    fit(trained, make_loss("cross-entropy"), data, None, chosen, fabric=fabric)
+    fit(trained, LOSSES["cross-entropy"](), data, None, chosen, fabric=fabric)
     loss = nn.functional.cross_entropy(by_hand(data.images.float() / 255), data.labels)
     parameters = list(by_hand.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):

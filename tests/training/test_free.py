@@ -7,10 +7,10 @@ from tasks import CROSS_ENTROPY, Witness, data, grey, linear, outwards, train
 from repulse.attacks import Threat
 from repulse.common.errors import RepulseError
 from repulse.config.presets import preset
-from repulse.config.settings import FitSettings, RecipeSettings
-from repulse.training import Task, make_recipe
-from repulse.training.free import Free, WarmPerturbation
+from repulse.training import RECIPES, Task
 from repulse.training.optimise import schedule_factor
+from repulse.training.recipes.free import Free, WarmPerturbation
+from repulse.training.settings import FitSettings
 
 
 def clean_twins(passes, images):
@@ -117,11 +117,13 @@ def test_a_resumed_run_ends_at_the_same_weights_bit_for_bit(averaging):
 
 
 def test_the_defaults_are_the_sources():
-    assert make_recipe(RecipeSettings(name="free")) == Free(eps=8 / 255, replays=8, step_size=None, norm="linf")
-    assert make_recipe(preset("free").recipe) == make_recipe(preset("free-simplex").recipe) == Free()
+    assert RECIPES["free"]() == Free(eps=8 / 255, replays=8, step_size=None, norm="linf")
+    assert preset("free").recipe == preset("free-simplex").recipe == Free()
     assert Free().drift()._step_size == 8 / 255
 
 
 def test_no_replays_are_refused():
-    with pytest.raises(RepulseError, match=r"^a recipe's replays must be at least 1, got 0$"):
+    with pytest.raises(
+        RepulseError, match=r"^recipe 'free': replays: input should be greater than or equal to 1, got 0$"
+    ):
         Free(replays=0)

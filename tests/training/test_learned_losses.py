@@ -10,13 +10,14 @@ from torch import nn
 from repulse import runs
 from repulse.attacks.folding import folded
 from repulse.common.errors import RepulseError
-from repulse.config.run import RunConfig, merge
+from repulse.common.settings import merge
+from repulse.config.run import RunConfig
 from repulse.evaluation import About, EvaluationSettings, evaluate
 from repulse.evaluation.protocol import model_record
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.prototypes import Prototypes
 from repulse.runs import load_run, train_run
-from repulse.training import LOSSES, make_loss
+from repulse.training import LOSSES
 
 
 @pytest.fixture
@@ -47,9 +48,9 @@ def test_prototype_conformity_agrees_with_a_loop(case):
         push = math.fsum(square(a, w[j]) + square(w[own], w[j]) for j in range(5) if j != own) / 4
         expected.append((cross_entropy(logits, own), square(a, w[own]), push))
     by_default = torch.tensor([ce + near - 1e-5 * away for ce, near, away in expected])
-    torch.testing.assert_close(LOSSES["prototype-conformity"].per_example(z, y, head), by_default)
+    torch.testing.assert_close(LOSSES["prototype-conformity"]().per_example(z, y, head), by_default)
     weighed = torch.tensor([ce + 0.5 * near - 0.25 * away for ce, near, away in expected])
-    loss = make_loss("prototype-conformity", pull=0.5, push=0.25)
+    loss = LOSSES["prototype-conformity"](pull=0.5, push=0.25)
     torch.testing.assert_close(loss.per_example(z, y, head), weighed)
     assert loss.reduction == "mean"
 
@@ -61,18 +62,18 @@ def test_repelling_prototypes_pay_for_their_nearest_neighbours(case):
     plain = torch.tensor(
         [cross_entropy(row, own) for row, own in zip(head.classify(z).tolist(), y.tolist(), strict=True)]
     )
-    torch.testing.assert_close(LOSSES["repelling-prototypes"].per_example(z, y, head), plain + crowding)
+    torch.testing.assert_close(LOSSES["repelling-prototypes"]().per_example(z, y, head), plain + crowding)
     torch.testing.assert_close(
-        make_loss("repelling-prototypes", repulsion=3.0).per_example(z, y, head), plain + 3 * crowding
+        LOSSES["repelling-prototypes"](repulsion=3.0).per_example(z, y, head), plain + 3 * crowding
     )
 
 
 def test_a_weight_that_a_loss_does_not_have_is_refused():
     with pytest.raises(
         RepulseError,
-        match=r"^loss 'repelling-prototypes' has no pull; leave out loss\.pull \(it has: repulsion\)$",
+        match=r"^loss 'repelling-prototypes' has no setting 'pull'; leave out loss\.pull \(it has: repulsion\)$",
     ):
-        make_loss("repelling-prototypes", pull=1.0)
+        LOSSES["repelling-prototypes"](pull=1.0)
 
 
 def test_the_penalty_alone_drives_prototypes_apart():
@@ -83,7 +84,7 @@ def test_the_penalty_alone_drives_prototypes_apart():
     sgd = torch.optim.SGD([prototypes], lr=0.1)
     for _ in range(200):
         sgd.zero_grad()
-        LOSSES["repelling-prototypes"].per_example(z, y, head).mean().backward()
+        LOSSES["repelling-prototypes"]().per_example(z, y, head).mean().backward()
         sgd.step()
     assert cosine(*prototypes.tolist()) < -0.999
 

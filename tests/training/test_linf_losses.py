@@ -7,12 +7,12 @@ from torch import nn
 
 from repulse.common.errors import RepulseError
 from repulse.config.presets import preset
-from repulse.config.settings import FitSettings
 from repulse.data import ImageSet
 from repulse.models import PrototypeClassifier
 from repulse.models.linf_distance import LinfDistanceNet, p_at
 from repulse.models.pairwise_distance import pairwise_distance
-from repulse.training import fit, make_fabric, make_loss
+from repulse.training import LOSSES, fit, make_fabric
+from repulse.training.settings import FitSettings
 from repulse.training.state import TrainingState
 
 Z = torch.tensor([[0.5, 0.25], [0.5, -0.75], [-0.5, 0.75]])
@@ -31,14 +31,14 @@ def head(p=math.inf, readout="linf", points=POINTS):
 def test_the_hinge_is_one_less_the_radius_over_the_one_asked_for():
     # Half margins: (1.25 - 0.75) / 2, (0.5 - 1.75) / 2, (1.5 - 0.5) / 2.
     expected = torch.tensor([0.5, 1 + 1.25, 0.0])
-    torch.testing.assert_close(make_loss("linf-hinge", radius=0.5).per_example(Z, Y, head()), expected)
+    torch.testing.assert_close(LOSSES["linf-hinge"](radius=0.5).per_example(Z, Y, head()), expected)
 
 
 def test_the_margin_loss_clips_the_hinge_and_adds_a_little_cross_entropy():
     made = head()
     entropy = F.cross_entropy(made.classify(Z), Y, reduction="none")
     expected = torch.tensor([0.5, 1.0, 0.0]) + 0.0005 * entropy
-    torch.testing.assert_close(make_loss("linf-margin", radius=0.5).per_example(Z, Y, made), expected)
+    torch.testing.assert_close(LOSSES["linf-margin"](radius=0.5).per_example(Z, Y, made), expected)
 
 
 @pytest.mark.parametrize(("p", "weight"), [(8.0, 0.1), (math.sqrt(8000), math.sqrt(0.1 * 0.0005)), (1000.0, 0.0005)])
@@ -46,18 +46,18 @@ def test_in_training_distances_have_the_p_of_the_network_and_the_weight_falls_wi
     scores = -pairwise_distance(Z, POINTS, p)
     margin = torch.stack([scores[i, y] - scores[i, [j for j in range(3) if j != y]].max() for i, y in enumerate(Y)]) / 2
     expected = (1 - margin / 0.5).clamp(0, 1) + weight * F.cross_entropy(scores / 0.5, Y, reduction="none")
-    torch.testing.assert_close(make_loss("linf-margin", radius=0.5).per_example(Z, Y, head(p)), expected)
+    torch.testing.assert_close(LOSSES["linf-margin"](radius=0.5).per_example(Z, Y, head(p)), expected)
 
 
 def test_one_hot_prototypes_with_a_linear_readout_are_logits():
     z = torch.tensor([[3.0, 1.0, 0.5]])
-    loss = make_loss("linf-hinge", radius=4.0).per_example(z, torch.tensor([0]), head(8.0, "linear", torch.eye(3)))
+    loss = LOSSES["linf-hinge"](radius=4.0).per_example(z, torch.tensor([0]), head(8.0, "linear", torch.eye(3)))
     assert loss.item() == pytest.approx(0.75)
 
 
 def test_an_impossible_radius_is_refused():
-    with pytest.raises(RepulseError, match=r"^the radius that a loss asks for must be positive, got 0\.0$"):
-        make_loss("linf-margin", radius=0.0).per_example(Z, Y, head())
+    with pytest.raises(RepulseError, match=r"^loss 'linf-margin': radius: input should be greater than 0, got 0\.0$"):
+        LOSSES["linf-margin"](radius=0.0).per_example(Z, Y, head())
 
 
 def blobs(count=96):
@@ -88,7 +88,7 @@ def train(model, epochs=4, state=None, watcher=None):
     )
     fabric = make_fabric(chosen)
     fabric.launch()
-    fit(model, make_loss("linf-margin"), blobs(), None, chosen, fabric=fabric, seed=3, state=state, watcher=watcher)
+    fit(model, LOSSES["linf-margin"](), blobs(), None, chosen, fabric=fabric, seed=3, state=state, watcher=watcher)
     return model
 
 

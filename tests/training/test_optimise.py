@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from repulse.config.settings import AveragingSettings, OptimiserSettings, ScheduleSettings
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
+from repulse.training.settings import AveragingSettings, OptimiserSettings, ScheduleSettings
 
 
 @given(

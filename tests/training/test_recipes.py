@@ -12,14 +12,15 @@ from torch import nn
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.cli import main
 from repulse.common.errors import RepulseError
+from repulse.common.settings import merge
 from repulse.config.presets import preset
-from repulse.config.run import RunConfig, merge, read_config
-from repulse.config.settings import FitSettings, RecipeSettings
+from repulse.config.run import RunConfig, read_config
 from repulse.data import ImageSet, load_data
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.runs import train_run
-from repulse.training import LOSSES, RECIPES, Task, fit, make_fabric, make_loss, make_recipe
+from repulse.training import LOSSES, RECIPES, Task, fit, make_fabric
 from repulse.training.recipes import FGSMRS, TRADES, GaussianNoise, InputGradient, Jacobian, PGDTraining, Standard
+from repulse.training.settings import FitSettings
 
 
 def test_the_standard_recipe_is_the_loss():
@@ -40,7 +41,9 @@ def test_against_a_linear_model_the_worst_corner_of_the_ball_is_found(recipe):
     torch.testing.assert_close(values, losses(margins(x, y, weight) - fall), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("recipe", [FGSMRS(eps=0.1, step_size=100.0, norm="l2"), PGDTraining(0.1, 30, norm="l2")])
+@pytest.mark.parametrize(
+    "recipe", [FGSMRS(eps=0.1, step_size=100.0, norm="l2"), PGDTraining(eps=0.1, steps=30, norm="l2")]
+)
 def test_in_an_l2_ball_the_margin_falls_by_the_l2_norm(recipe):
     model, weight = linear()
     x, y = grey()
@@ -195,7 +198,7 @@ def test_half_precision_gives_nearly_the_same_gradients(name):
 def test_every_prototype_loss_is_climbed(loss):
     model = network(readout="l2").train()
     x, y = grey(12, side=8, classes=3)
-    task = Task(model, LOSSES[loss].per_example)
+    task = Task(model, LOSSES[loss]().per_example)
     torch.manual_seed(0)
     clean = Standard()(task, x, y).values.mean()
     torch.manual_seed(0)
@@ -220,7 +223,7 @@ def train(recipe, *, seed=0, readout="cosine", **options):
     settings = FitSettings(epochs=3, batch_size=32, accelerator="cpu", devices="1")
     fabric = make_fabric(settings)
     fabric.launch()
-    loss = make_loss("cross-entropy")
+    loss = LOSSES["cross-entropy"]()
     fit(model, loss, blobs(), blobs(30, seed=1), settings, fabric=fabric, recipe=recipe, seed=5, **options)
     return model
 
@@ -274,7 +277,7 @@ def test_fgsm_rs_makes_digits_far_more_robust():
         model = PrototypeClassifier(backbone, torch.eye(10), "linear", mean=(0.3,), std=(0.38,))
         fabric = make_fabric(settings)
         fabric.launch()
-        fit(model, make_loss("cross-entropy"), splits.train, None, settings, fabric=fabric, recipe=recipe)
+        fit(model, LOSSES["cross-entropy"](), splits.train, None, settings, fabric=fabric, recipe=recipe)
         result = PGD(OBJECTIVES["margin"], steps=20)(model, images, labels, Threat("linf", 0.1))
         robust[name] = 1 - float(result.fooled.float().mean())
     assert robust["fgsm-rs"] > robust["standard"] + 0.2
@@ -286,25 +289,29 @@ def test_an_unknown_recipe_suggests_the_nearest():
         RepulseError,
         match=rf"^unknown recipe 'fgsm-r'; did you mean 'fgsm-rs'\? known: {', '.join(sorted(RECIPES))}$",
     ):
-        make_recipe(RecipeSettings(name="fgsm-r"))
+        RECIPES["fgsm-r"]()
 
 
 def test_a_setting_that_a_recipe_does_not_have_is_refused():
     with pytest.raises(
         RepulseError,
-        match=r"^recipe 'fgsm-rs' has no setting 'beta'; leave out recipe\.beta \(it has: eps, step_size, norm\)$",
+        match=r"^recipe 'fgsm-rs' has no setting 'beta'; leave out recipe\.beta "
+        r"\(it has: delay, eps, step_size, norm, warmup\)$",
     ):
-        make_recipe(RecipeSettings(name="fgsm-rs", beta=3.0))
+        RECIPES["fgsm-rs"](beta=3.0)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: FGSMRS(eps=-0.1), r"^eps must be a finite number, not negative, got -0\.1$"),
-        (lambda: PGDTraining(steps=0), r"^a recipe's steps must be at least 1, got 0$"),
-        (lambda: TRADES(step_size=0.0), r"^a recipe's step_size must be positive, got 0\.0$"),
-        (lambda: TRADES(beta=-1.0), r"^a recipe's beta must be a finite number, not negative, got -1\.0$"),
-        (lambda: GaussianNoise(sigma=-1.0), r"^a recipe's sigma must be a finite number, not negative, got -1\.0$"),
+        (lambda: FGSMRS(eps=-0.1), r"^recipe 'fgsm-rs': eps: input should be greater than or equal to 0, got -0\.1$"),
+        (lambda: PGDTraining(steps=0), r"^recipe 'pgd': steps: input should be greater than or equal to 1, got 0$"),
+        (lambda: TRADES(step_size=0.0), r"^recipe 'trades': step_size: input should be greater than 0, got 0\.0$"),
+        (lambda: TRADES(beta=-1.0), r"^recipe 'trades': beta: input should be greater than or equal to 0, got -1\.0$"),
+        (
+            lambda: GaussianNoise(sigma=-1.0),
+            r"^recipe 'noise': sigma: input should be greater than or equal to 0, got -1\.0$",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(make, message):
@@ -313,17 +320,17 @@ def test_impossible_settings_are_refused(make, message):
 
 
 def test_the_presets_are_the_sources():
-    assert make_recipe(preset("fgsm-rs").recipe) == FGSMRS(eps=8 / 255)
-    assert make_recipe(preset("fgsm-rs-simplex").recipe) == FGSMRS(eps=8 / 255)
+    assert preset("fgsm-rs").recipe == FGSMRS(eps=8 / 255)
+    assert preset("fgsm-rs-simplex").recipe == FGSMRS(eps=8 / 255)
     assert preset("fgsm-rs-simplex").prototypes.method == "simplex"
-    assert make_recipe(preset("pgd-at").recipe) == PGDTraining(eps=8 / 255, steps=10)
-    assert make_recipe(preset("trades").recipe) == TRADES(eps=8 / 255, steps=10, beta=6.0)
-    assert make_recipe(preset("pgd-simplex").recipe) == make_recipe(preset("pgd-at").recipe)
-    assert make_recipe(preset("trades-simplex").recipe) == make_recipe(preset("trades").recipe)
-    assert make_recipe(preset("noise").recipe) == GaussianNoise(sigma=0.25)
-    assert make_recipe(preset("input-gradient").recipe) == InputGradient()
-    assert make_recipe(preset("jacobian").recipe) == Jacobian(strength=0.01)
-    assert make_recipe(preset("softmax").recipe) == Standard()
+    assert preset("pgd-at").recipe == PGDTraining(eps=8 / 255, steps=10)
+    assert preset("trades").recipe == TRADES(eps=8 / 255, steps=10, beta=6.0)
+    assert preset("pgd-simplex").recipe == preset("pgd-at").recipe
+    assert preset("trades-simplex").recipe == preset("trades").recipe
+    assert preset("noise").recipe == GaussianNoise(sigma=0.25)
+    assert preset("input-gradient").recipe == InputGradient()
+    assert preset("jacobian").recipe == Jacobian(strength=0.01)
+    assert preset("softmax").recipe == Standard()
 
 
 SMALL = ["--data.train-images", "100", "--fit.batch-size", "50", "--fit.accelerator", "cpu", "--model.width", "0.125"]

@@ -4,10 +4,8 @@ from tasks import CROSS_ENTROPY, grey, linear, losses, margins, network, outward
 
 from repulse.attacks.objectives import margin
 from repulse.common.errors import RepulseError
-from repulse.config.settings import RecipeSettings
-from repulse.training import Task, make_recipe
-from repulse.training.local_linearity import Curvature, Slope
-from repulse.training.single_step import NFGSM, FastTRADES, MarginStep
+from repulse.training import RECIPES, Task
+from repulse.training.recipes import NFGSM, CurvaturePenalty, FastTRADES, MarginStep, SlopePenalty
 
 
 def test_n_fgsm_steps_from_a_wide_start_and_does_not_come_back():
@@ -56,9 +54,7 @@ def test_fast_trades_adds_the_divergence_at_the_worst_corner():
 def test_embedding_trades_adds_how_far_the_embedding_turns():
     model, weight = linear()
     x, y = grey(40)
-    values, z = make_recipe(RecipeSettings(name="embedding-trades", eps=0.1, step_size=0.2, beta=3.0))(
-        Task(model, CROSS_ENTROPY), x, y
-    )
+    values, z = RECIPES["embedding-trades"](eps=0.1, step_size=0.2, beta=3.0)(Task(model, CROSS_ENTROPY), x, y)
     moved = (x + 0.1 * outwards(weight, y).sign()).flatten(1) @ weight.T
     turned = 1 - torch.cosine_similarity(z, moved, dim=1)
     torch.testing.assert_close(values, losses(margins(x, y, weight)) + 3 * turned, rtol=1e-4, atol=1e-5)
@@ -70,7 +66,7 @@ def test_the_slope_of_a_linear_margin_is_the_dual_norm_at_any_distance(norm, ord
     x, y = grey()
     dual = outwards(weight, y).flatten(1).norm(p=order, dim=1)
     for distance in (0.01, 0.5):
-        recipe = Slope(strength=0.7, distance=distance, norm=norm, of="margin")
+        recipe = SlopePenalty(strength=0.7, distance=distance, norm=norm, of="margin")
         values, _ = recipe(Task(model, CROSS_ENTROPY), x, y)
         torch.testing.assert_close(values, losses(margins(x, y, weight)) + 0.7 * dual**2, rtol=1e-3, atol=1e-4)
 
@@ -78,7 +74,7 @@ def test_the_slope_of_a_linear_margin_is_the_dual_norm_at_any_distance(norm, ord
 def test_the_slope_of_the_loss_tends_to_its_gradient():
     model, weight = linear()
     x, y = grey()
-    values, _ = Slope(strength=0.7, distance=1e-2)(Task(model, CROSS_ENTROPY), x, y)
+    values, _ = SlopePenalty(strength=0.7, distance=1e-2)(Task(model, CROSS_ENTROPY), x, y)
     margin = margins(x, y, weight)
     gradient = torch.sigmoid(-margin) * outwards(weight, y).flatten(1).norm(dim=1)
     torch.testing.assert_close(values, losses(margin) + 0.7 * gradient**2, rtol=2e-2, atol=1e-3)
@@ -88,7 +84,7 @@ def test_curvature_is_the_change_of_the_gradient_along_its_sign():
     """The gradient of a linear model's loss is p_wrong dw, and moving by h along its sign lowers the margin."""
     model, weight = linear()
     x, y = grey()
-    values, _ = Curvature(strength=2.0, distance=1.5)(Task(model, CROSS_ENTROPY), x, y)
+    values, _ = CurvaturePenalty(strength=2.0, distance=1.5)(Task(model, CROSS_ENTROPY), x, y)
     margin, towards = margins(x, y, weight), outwards(weight, y).flatten(1)
     ahead = margin - 1.5 / 16**0.5 * towards.abs().sum(1)
     change = (torch.sigmoid(-ahead) - torch.sigmoid(-margin)) * towards.norm(dim=1)
@@ -101,7 +97,7 @@ def test_a_penalty_of_strength_nought_leaves_the_loss(name):
     model = network().eval()
     x, y = grey(6, side=8, classes=3)
     task = Task(model, CROSS_ENTROPY)
-    values, _ = make_recipe(RecipeSettings(name=name, strength=0.0))(task, x, y)
+    values, _ = RECIPES[name](strength=0.0)(task, x, y)
     torch.testing.assert_close(values, task.loss(task.embed(x), y))
 
 
@@ -120,7 +116,7 @@ def test_what_a_recipe_costs(recipe, forward, backward):
     """Batches through the backbone; slope's second holds images twice."""
     model = network().train()
     x, y = grey(6, side=8, classes=3)
-    make_recipe(RecipeSettings(name=recipe))(Task(model, CROSS_ENTROPY), x, y).values.sum().backward()
+    RECIPES[recipe]()(Task(model, CROSS_ENTROPY), x, y).values.sum().backward()
     assert (len(model.backbone.images), model.backbone.backward) == (forward, backward)
 
 
@@ -128,7 +124,7 @@ def test_what_a_recipe_costs(recipe, forward, backward):
 def test_a_recipe_reaches_every_weight(name):
     model = network().train()
     x, y = grey(6, side=8, classes=3)
-    make_recipe(RecipeSettings(name=name))(Task(model, CROSS_ENTROPY), x, y).values.sum().backward()
+    RECIPES[name]()(Task(model, CROSS_ENTROPY), x, y).values.sum().backward()
     # The bias of the head alone does not move a loss of a normalised embedding that other weights do not.
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
@@ -142,9 +138,9 @@ def test_a_recipe_reaches_every_weight(name):
 )
 def test_settings_that_a_recipe_lacks_are_refused(settings, message):
     with pytest.raises(RepulseError, match=message):
-        make_recipe(RecipeSettings(**settings))
+        RECIPES.make(settings)
 
 
 def test_impossible_distances_are_refused():
-    with pytest.raises(RepulseError, match=r"a recipe's distance must be a finite number above 0, got 0\.0"):
-        Slope(distance=0.0)
+    with pytest.raises(RepulseError, match=r"^recipe 'slope': distance: input should be greater than 0, got 0\.0$"):
+        SlopePenalty(distance=0.0)

@@ -26,12 +26,12 @@ from repulse.certification.record import (
     certified_accuracy,
     save_certificate,
 )
+from repulse.certification.settings import CertificationSettings
 from repulse.certification.smoothing import ABSTAINED, SmoothedModel, Smoothing, smoothed_prediction
 from repulse.certification.soundness import SPACING, Siege, Victim
 from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
-from repulse.config.settings import CertificationSettings
 from repulse.evaluation.bench import Progress, device_of, image_ids
 from repulse.evaluation.journal import Journal
 from repulse.evaluation.protocol import About, identity_of, model_record

@@ -16,10 +16,10 @@ from repulse.certification.linf_bound import LinfBound, linf_bound
 from repulse.certification.lipschitz_bound import LipschitzBound, lipschitz_bound
 from repulse.certification.radii import certified_radius
 from repulse.certification.record import LayerRecord, LipschitzRecord, SmoothingRecord
+from repulse.certification.settings import CertificationSettings
 from repulse.certification.smoothing import ABSTAINED, Smoothing, smooth
 from repulse.common.errors import RepulseError
 from repulse.common.registry import Registry
-from repulse.config.settings import CertificationSettings
 from repulse.evaluation.bench import Progress
 from repulse.evaluation.journal import Journal, Part
 from repulse.models import PrototypeClassifier

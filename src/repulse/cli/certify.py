@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from pydantic import Field
 
+from repulse.certification.settings import CertificationSettings
 from repulse.cli.measure import MeasuringCommand, measured_command, of_foreign, of_run
-from repulse.cli.options import settings_command
-from repulse.config.settings import CertificationSettings
+from repulse.cli.options import SettingsCommand
 
 
 class CertifyCommand(MeasuringCommand, CertificationSettings):
@@ -56,4 +56,4 @@ def certify_command(settings: CertifyCommand) -> None:
     certification.record.check_sound()
 
 
-command = settings_command(CertifyCommand, "certify", certify_command, positional="run")
+command = SettingsCommand(CertifyCommand, "certify", certify_command, positional="run")

@@ -9,10 +9,10 @@ import click
 from pydantic import Field
 from rich.console import Console
 
-from repulse.cli.options import settings_command
+from repulse.cli.options import SettingsCommand
+from repulse.common.settings import Settings, merge
 from repulse.config.presets import preset
-from repulse.config.run import merge
-from repulse.config.settings import EvaluationSettings, Settings
+from repulse.evaluation.settings import EvaluationSettings
 from repulse.measuring import evaluate_run
 from repulse.report import markdown_table, write_report
 from repulse.runs import train_run
@@ -74,4 +74,4 @@ def run_demo(output: Path, *, images: int, progress: Output) -> str:
     return f"{markdown_table(folders)}\n\nreport: {files.html}"
 
 
-command = settings_command(DemoCommand, "demo", demo_command)
+command = SettingsCommand(DemoCommand, "demo", demo_command)

@@ -8,8 +8,8 @@ import click
 from pydantic import Field
 
 from repulse.cli.measure import MeasuringCommand, measured_command, of_foreign, of_run
-from repulse.cli.options import settings_command
-from repulse.config.settings import EvaluationSettings
+from repulse.cli.options import SettingsCommand
+from repulse.evaluation.settings import EvaluationSettings
 
 
 class EvaluateCommand(MeasuringCommand, EvaluationSettings):
@@ -52,4 +52,4 @@ def evaluate_command(settings: EvaluateCommand) -> None:
         click.echo(f"{markdown_table([place])}{said}\n\nrecord: {place}")
 
 
-command = settings_command(EvaluateCommand, "evaluate", evaluate_command, positional="run")
+command = SettingsCommand(EvaluateCommand, "evaluate", evaluate_command, positional="run")

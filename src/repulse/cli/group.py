@@ -10,6 +10,7 @@ import click
 
 from repulse.common.allocator import keep_memory
 from repulse.common.errors import RepulseError
+from repulse.common.plugins import add_plugins, load_plugins
 from repulse.version import __version__
 
 # A command is a file of this folder that calls it `command`, and its line here.
@@ -31,6 +32,7 @@ class CommandGroup(click.Group):
         """The command, or None."""
         if cmd_name not in COMMANDS:
             return None
+        load_plugins()
         module = importlib.import_module(f"repulse.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
@@ -56,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before any work starts: convolutions are then some 1.2 times as fast on a CPU.
     keep_memory()
     try:
-        cli.main(args=None if argv is None else list(argv), prog_name="repulse", standalone_mode=False)
+        cli.main(
+            args=_without_plugins(sys.argv[1:] if argv is None else argv), prog_name="repulse", standalone_mode=False
+        )
     except RepulseError as error:
         return _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -72,6 +76,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo(f"interrupted: what was finished is kept; {said}", err=True)
         return 130
     return 0
+
+
+def _without_plugins(argv: Sequence[str]) -> list[str]:
+    """The arguments without `--plugin FILE`, which may stand anywhere: what a command takes depends on plugins."""
+    files, rest, words = [], [], iter(argv)
+    for word in words:
+        flag, equals, file = word.partition("=")
+        if flag != "--plugin":
+            rest.append(word)
+        else:
+            files.append(file if equals else next(words, ""))
+    add_plugins(files)
+    return rest
 
 
 def _fail(message: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from repulse.common.errors import RepulseError
-from repulse.config.settings import Settings
+from repulse.common.settings import Settings
 
 if TYPE_CHECKING:
     from repulse.measuring import Foreign

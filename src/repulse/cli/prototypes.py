@@ -9,9 +9,9 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from repulse.cli.options import settings_command
+from repulse.cli.options import SettingsCommand
 from repulse.common.errors import RepulseError
-from repulse.config.settings import Settings
+from repulse.common.settings import Settings
 
 
 class PrototypesCommand(Settings):
@@ -70,4 +70,4 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-command = settings_command(PrototypesCommand, "prototypes", prototypes_command)
+command = SettingsCommand(PrototypesCommand, "prototypes", prototypes_command)

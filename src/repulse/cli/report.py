@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from pydantic import Field
 
-from repulse.cli.options import settings_command
+from repulse.cli.options import SettingsCommand
 from repulse.common.errors import RepulseError
-from repulse.config.settings import Settings
+from repulse.common.settings import Settings
 
 
 class ReportCommand(Settings):
@@ -35,4 +35,4 @@ def report_command(settings: ReportCommand) -> None:
     click.echo(f"report: {files.html}")
 
 
-command = settings_command(ReportCommand, "report", report_command, positional="runs")
+command = SettingsCommand(ReportCommand, "report", report_command, positional="runs")

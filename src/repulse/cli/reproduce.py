@@ -9,9 +9,9 @@ import click
 from pydantic import Field
 from rich.console import Console
 
-from repulse.cli.options import settings_command
+from repulse.cli.options import SettingsCommand
 from repulse.common.errors import RepulseError
-from repulse.config.settings import Settings
+from repulse.common.settings import Settings
 from repulse.reproduce.comparisons import COMPARISONS, DIGITS, SCALES, Attacks, Scale
 from repulse.reproduce.slurm import SlurmSettings
 
@@ -90,4 +90,4 @@ def reproduce_command(settings: ReproduceCommand) -> None:
         click.echo(said, nl=bool(said))
 
 
-command = settings_command(ReproduceCommand, "reproduce", reproduce_command, positional="name")
+command = SettingsCommand(ReproduceCommand, "reproduce", reproduce_command, positional="name")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 from pydantic import Field
 
-from repulse.cli.options import settings_command
+from repulse.cli.options import SettingsCommand
 from repulse.config.presets import PRESETS, preset
 from repulse.config.run import CONFIG_FILE, RunConfig, read_config
 
@@ -57,4 +57,4 @@ def _under_training(changes: dict[str, Any]) -> dict[str, Any]:
     return preset(str(changes.get("preset", TrainCommand.model_fields["preset"].default))).model_dump()
 
 
-command = settings_command(TrainCommand, "train", train_command, base=_under_training)
+command = SettingsCommand(TrainCommand, "train", train_command, base=_under_training)

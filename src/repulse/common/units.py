@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from repulse.common.notice import notice
+
 
 def parse_number(value: Any) -> Any:
     """A number from text such as '8/255' or '0.1'; anything that is not text passes through.
@@ -20,6 +22,21 @@ def parse_number(value: Any) -> Any:
         return float(over) / float(under) if under else float(value)
     except (ValueError, ZeroDivisionError):
         raise ValueError("expected a number such as 8/255 or 0.1") from None
+
+
+def check_radius(norm: str, eps: float) -> None:
+    """Refuse an L-inf radius of at least 1, and remark on one that turns black and white grey.
+
+    Raises:
+        ValueError: if the ball holds every image, as 8 does where 8/255 was meant.
+    """
+    if norm != "linf" or eps <= 0.5:
+        return
+    if eps >= 1:
+        raise ValueError(
+            f"eps {eps:g} in L-inf reaches every image, for pixels lie in [0, 1]; did you mean {eps:g}/255?"
+        )
+    notice(f"eps {eps:g} in L-inf is so wide that black and white can both be turned to grey")
 
 
 def in_255ths(value: float) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from repulse.common.registry import unknown_name
-from repulse.config.run import RunConfig, merge
+from repulse.common.settings import merge
+from repulse.config.run import RunConfig
 
 SOFTMAX: dict[str, Any] = {
     "prototypes": {"method": "one-hot"},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from repulse.attacks import OBJECTIVES, PGD, EmbeddingLoss, Threat
 from repulse.common.units import in_255ths
-from repulse.config.settings import EvaluationSettings
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.plan import LOGIT_OBJECTIVES, TRAINING_LOSS, training_objective
 from repulse.evaluation.record import CurvePoint
+from repulse.evaluation.settings import EvaluationSettings
 
 
 def curve_attack(settings: EvaluationSettings) -> str:

@@ -8,9 +8,9 @@ from repulse.attacks import OBJECTIVES, PGD, Attack, EmbeddingLoss, Objective, T
 from repulse.attacks.ensemble import Ensemble, adaptive, ensemble
 from repulse.attacks.fmn import FMN
 from repulse.attacks.prototype_objectives import has_distances
-from repulse.config.settings import EvaluationSettings
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.record import Group
+from repulse.evaluation.settings import EvaluationSettings
 from repulse.evaluation.surrogate import train_surrogate
 
 # Objectives that look at the logits, and so don't depend on how the model was trained.

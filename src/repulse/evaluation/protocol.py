@@ -18,7 +18,7 @@ from repulse.attacks.fmn import FMN
 from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
-from repulse.config.settings import EvaluationSettings, Settings
+from repulse.common.settings import Settings
 from repulse.evaluation.bench import Bench, Outcome, Progress, device_of
 from repulse.evaluation.checks.masking import examine
 from repulse.evaluation.checks.usage import check_use
@@ -31,6 +31,7 @@ from repulse.evaluation.keepsakes import gallery, output_space
 from repulse.evaluation.plan import Planned, adaptive_plan, plan
 from repulse.evaluation.published import AsPublished
 from repulse.evaluation.record import AttackRecord, CheckRecord, DataRecord, Group, ModelRecord, Record, save_evaluation
+from repulse.evaluation.settings import EvaluationSettings
 from repulse.evaluation.slices import loss_slices
 from repulse.evaluation.verdict import judge
 from repulse.version import __version__

@@ -16,8 +16,7 @@ import torch
 from repulse.attacks import Threat
 from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors
-from repulse.config.run import merge, to_yaml
-from repulse.config.settings import Settings
+from repulse.common.settings import Settings, merge, to_yaml
 from repulse.data import ImageSource, subset
 from repulse.measuring import evaluate_run
 from repulse.models import PrototypeClassifier

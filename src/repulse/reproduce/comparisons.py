@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from repulse.common.registry import unknown_name
-from repulse.config.run import RunConfig, merge
-from repulse.config.settings import EvaluationSettings
+from repulse.common.settings import merge
+from repulse.config.run import RunConfig
+from repulse.evaluation.settings import EvaluationSettings
 from repulse.reproduce.methods import METHODS
 
 Scale = Literal["smoke", "cpu", "full"]

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 from repulse.common.files import write_atomically
 from repulse.common.registry import unknown_name
 from repulse.config.run import CONFIG_FILE, RunConfig, read_config
-from repulse.config.settings import EvaluationSettings
 from repulse.evaluation.record import RECORD_FILE, Record, read_record
+from repulse.evaluation.settings import EvaluationSettings
 from repulse.measuring import threat_name
 from repulse.reproduce.comparisons import SCALES, Attacks, Scale, cell_config, comparison, measurement
 from repulse.reproduce.methods import METHODS, Method

@@ -16,11 +16,12 @@ from repulse.attacks import OBJECTIVES, Threat
 from repulse.attacks.ascent import ascend
 from repulse.attacks.attack import attackable
 from repulse.attacks.noise import Noise
-from repulse.config.run import RunConfig, merge
+from repulse.common.settings import merge
+from repulse.config.run import RunConfig
 from repulse.data import Augment, ImageSource
 from repulse.evaluation.bench import device_of, image_ids
 from repulse.models import PrototypeClassifier
-from repulse.training import fit, make_fabric, make_loss, make_recipe, read_metrics
+from repulse.training import fit, make_fabric, read_metrics
 
 # Batches that are trained on to count passes: enough for a rate, and for recipes that change from batch to batch.
 _COUNTED_BATCHES, _COUNTED_AT_ONCE = 2, 16
@@ -71,12 +72,12 @@ def count_passes(config: RunConfig, model: PrototypeClassifier, images: ImageSou
     with counter.watch(model.backbone):
         fit(
             model,
-            make_loss(**config.loss.model_dump()),
+            config.loss,
             some,
             None,
             settings,
             fabric=make_fabric(settings),
-            recipe=make_recipe(config.recipe),
+            recipe=config.recipe,
             augment=Augment(**config.augment.model_dump()),
             seed=config.seed,
         )

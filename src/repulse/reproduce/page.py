@@ -10,8 +10,9 @@ from typing import Any
 
 from repulse.common.errors import RepulseError
 from repulse.common.files import write_atomically
+from repulse.common.settings import merge, to_yaml
 from repulse.common.units import in_255ths
-from repulse.config.run import CONFIG_FILE, merge, read_config, to_yaml
+from repulse.config.run import CONFIG_FILE, read_config
 from repulse.evaluation.record import RECORD_FILE
 from repulse.report.blocks import ABSENT, Block, Cell, Facts, Page, Picture, Section, Table, Text
 from repulse.report.render.html import page_as_html

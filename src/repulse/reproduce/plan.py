@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from repulse.config.run import merge
+from repulse.common.settings import merge
 from repulse.data.load import data_kept
 from repulse.reproduce.figures import PLAIN
 from repulse.reproduce.grid import COST_FILE, Grid, GridCell, Stage, read_json

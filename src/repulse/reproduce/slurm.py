@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from repulse.common.errors import RepulseError
-from repulse.config.settings import Settings
+from repulse.common.settings import Settings
 
 if TYPE_CHECKING:
     from repulse.reproduce.grid import Grid, GridCell, Stage

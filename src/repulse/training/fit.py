@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from repulse.common.errors import RepulseError
 from repulse.common.seeding import derive_seed
-from repulse.config.settings import FitSettings
 from repulse.data import Augment, ImageSource, batches, steps_per_epoch
 from repulse.models import PrototypeClassifier
-from repulse.training.losses import Loss
+from repulse.training.loss import Loss
 from repulse.training.metrics import EpochMetrics
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
+from repulse.training.phases import Phased, phased
 from repulse.training.progressive import check_size, size_in_epoch, smaller
-from repulse.training.recipes import Progressing, Recipe, Replaying, Standard, Task
+from repulse.training.recipe import Progressing, Recipe, Replaying, Task
+from repulse.training.recipes.plain import Standard
+from repulse.training.settings import FitSettings
 from repulse.training.state import TrainingState, averaged, capture, restore
 
 # Asking the device for the loss stops the pipeline on a GPU; a run that diverged may go on for this many steps.
@@ -42,7 +44,7 @@ class Watcher(Protocol):
 class _Step(nn.Module):
     """The forward part of a step as one module, so that DDP and the compiler see all of it."""
 
-    def __init__(self, model: PrototypeClassifier, loss: Loss, recipe: Recipe) -> None:
+    def __init__(self, model: PrototypeClassifier, loss: Loss, recipe: Recipe | Phased) -> None:
         super().__init__()
         self.model = model
         self.task = Task(model, loss.per_example)
@@ -126,7 +128,8 @@ def fit(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = Standard() if recipe is None else recipe
     replays = recipe.replays if isinstance(recipe, Replaying) else 1
-    step_module: nn.Module = _Step(model, loss, recipe)
+    in_phases = phased(recipe)
+    step_module: nn.Module = _Step(model, loss, in_phases)
     optimiser = make_optimiser(model, settings.optimiser)
     if settings.sync_batch_norm:
         step_module = nn.SyncBatchNorm.convert_sync_batchnorm(step_module)  # type: ignore[no-untyped-call]
@@ -139,7 +142,7 @@ def fit(
 
     steps = steps_per_epoch(len(train), settings.batch_size, drop_last=_drop_last(train, settings))
     total = steps * settings.epochs * replays
-    told = [each for each in (model.backbone, recipe) if isinstance(each, Progressing)]
+    told = [each for each in (model.backbone, in_phases) if isinstance(each, Progressing)]
     for epoch in range(0 if state is None else state.epoch, settings.epochs):
         started = time.perf_counter()
         torch.manual_seed(derive_seed(seed, "dropout", epoch, fabric.global_rank))

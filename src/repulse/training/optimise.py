@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from repulse.config.settings import AveragingSettings, OptimiserSettings, ScheduleSettings
+from repulse.training.settings import AveragingSettings, OptimiserSettings, ScheduleSettings
 
 
 def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim.Optimizer:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
-from repulse.config.settings import ProgressiveSettings
 from repulse.models import PrototypeClassifier
+from repulse.training.settings import ProgressiveSettings
 
 
 def size_in_epoch(settings: ProgressiveSettings, epoch: int, epochs: int) -> int | None:

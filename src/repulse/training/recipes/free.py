@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from repulse.attacks import Norm, Threat
-from repulse.common.errors import RepulseError
-from repulse.training.recipes import RECIPES, Images, Labels, Outcome, Task, attackable
+from repulse.common.units import Number, check_radius
+from repulse.training.loss import Labels
+from repulse.training.recipe import RECIPES, Images, Recipe, RecipeResult, Task
 
 
 @RECIPES.register("free")
-@dataclass(frozen=True)
-class Free:
+class Free(Recipe):
     """The training loss of images under a perturbation that outlives its batch (Shafahi et al. 2019, algorithm 1).
 
     Every batch is passed `replays` times. Each pass gives, by one backward pass, the gradient of an optimiser step and
@@ -25,31 +24,24 @@ class Free:
     Cost: `replays` times (1 forward pass, 1 backward) per batch, so an epoch costs as much as `replays` plain ones, and
     takes as many optimiser steps: learning-rate schedule and weight average count each. The source divides the epochs
     by `replays` to train at no added cost. Training loss and accuracy are means over all passes.
-
-    Args:
-        eps: radius of the ball, in pixels of [0, 1].
-        replays: passes per batch; 8 in the source, on CIFAR-10.
-        step_size: length of a step in the norm; None: eps, as in the source.
-        norm: `linf`, as in the source, or `l2`.
-
-    Raises:
-        RepulseError: if a setting is out of range.
     """
 
-    eps: float = 8 / 255
-    replays: int = 8
-    step_size: float | None = None
-    norm: Norm = "linf"
+    eps: Number = Field(8 / 255, ge=0, description="Radius of the ball to be robust in, in pixels of [0, 1].")
+    replays: int = Field(8, ge=1, description="Passes per batch; 8 in the source, on CIFAR-10.")
+    step_size: Number | None = Field(None, gt=0, description="Length of an attack step; none: the source's.")
+    norm: Norm = Field("linf", description="Norm of the ball.")
 
-    def __post_init__(self) -> None:
-        attackable(self.norm, self.eps, 1, self.step_size)
-        if self.replays < 1:
-            raise RepulseError(f"a recipe's replays must be at least 1, got {self.replays}")
+    @model_validator(mode="after")
+    def _possible(self) -> Free:
+        check_radius(self.norm, self.eps)
+        if self.delay:
+            raise ValueError("a recipe that replays its batches cannot begin later; leave out recipe.delay")
+        return self
 
-    def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
+    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
         """The loss of the images as the loop hands them over: moved already."""
         z = task.embed(x)
-        return Outcome(task.loss(z, y), z)
+        return RecipeResult(task.loss(z, y), z)
 
     def drift(self) -> WarmPerturbation:
         """The perturbation at an epoch's start: zero."""

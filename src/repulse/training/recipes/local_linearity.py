@@ -7,49 +7,35 @@ as two or three plain passes and need no second derivatives where the docstring 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from repulse.attacks import Norm, Threat
 from repulse.attacks.objectives import margin
-from repulse.common.errors import RepulseError
-from repulse.training.recipes import RECIPES, Images, Labels, Outcome, Task, not_negative
+from repulse.common.units import Number
+from repulse.training.loss import Labels
+from repulse.training.recipe import RECIPES, Images, Recipe, RecipeResult, Task
 
 
 @RECIPES.register("slope")
-@dataclass(frozen=True)
-class Slope:
+class SlopePenalty(Recipe):
     """The training loss, plus the squared slope of a function along its own input gradient.
 
     `loss(x, y) + strength ((f(x + h d) - f(x)) / h)^2`, where d is the unit vector along the gradient of f at x, not
     differentiated: a finite difference of `|grad f|^2` that also sees curvature up to h (after Finlay & Oberman
     2021). f is the training loss, or the margin of the nearest wrong prototype over the own one, whose slope is
     what a radius is divided by. Cost: 3 forward passes, 3 backward.
-
-    Args:
-        strength: weight of the penalty; not negative.
-        distance: h, in the norm, in pixels of [0, 1]; positive.
-        norm: `l2`, or `linf`: d is then the sign of the gradient.
-        of: `loss` or `margin`.
-
-    Raises:
-        RepulseError: if a setting is out of range.
     """
 
-    strength: float = 0.5
-    distance: float = 0.1
-    norm: Norm = "l2"
-    of: Literal["loss", "margin"] = "loss"
+    strength: float = Field(0.5, ge=0, description="Weight of the penalty.")
+    distance: Number = Field(0.1, gt=0, description="h: how far the penalty looks, in the norm, in pixels of [0, 1].")
+    norm: Norm = Field("l2", description="Norm of the step; linf steps along the gradient's sign.")
+    of: Literal["loss", "margin"] = Field("loss", description="What may not be steep.")
 
-    def __post_init__(self) -> None:
-        not_negative("strength", self.strength)
-        _positive("distance", self.distance)
-
-    def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
+    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
         """The loss of clean images plus the squared slope."""
 
         def value(z: Tensor) -> Tensor:
@@ -59,41 +45,37 @@ class Slope:
         both = task.embed(torch.cat((x, moved)))
         z, ahead = both.chunk(2)
         slope = (value(ahead) - value(z)) / self.distance
-        return Outcome(task.loss(z, y) + self.strength * slope.square(), z)
+        return RecipeResult(task.loss(z, y) + self.strength * slope.square(), z)
 
 
 @RECIPES.register("margin-slope")
-def margin_slope(strength: float = 0.5, distance: float = 0.1, norm: Norm = "l2") -> Slope:
+class MarginSlopePenalty(SlopePenalty):
     """`slope` of the margin between the nearest wrong prototype and the own one."""
-    return Slope(strength, distance, norm, "margin")
+
+    of: Literal["loss", "margin"] = Field("margin", description="What may not be steep.")
 
 
 @RECIPES.register("curvature")
-@dataclass(frozen=True)
-class Curvature:
+class CurvaturePenalty(Recipe):
     """The training loss, plus how much its input gradient changes along the gradient (Moosavi-Dezfooli et al. 2019).
 
     `loss(x, y) + strength |grad l(x + h d) - grad l(x)|^2`, with d the unit vector along the sign of the gradient
     (CURE). Cost: 2 forward passes, and 2 backward, each followed by one through it that takes about twice as long.
 
-    Args:
-        strength: weight of the penalty; 4 in the source, whose loss is a mean and whose gradients are per image.
-        distance: h, in L2, in pixels of [0, 1]; 1.5 in the source on CIFAR-10; positive.
-
     Raises:
-        RepulseError: if a setting is out of range, or, when called, a part of the model has no second derivative.
+        RepulseError: when called, if a part of the model has no second derivative.
     """
 
-    strength: float = 4.0
-    distance: float = 1.5
-
-    def __post_init__(self) -> None:
-        not_negative("strength", self.strength)
-        _positive("distance", self.distance)
+    strength: float = Field(
+        4.0,
+        ge=0,
+        description="Weight of the penalty; 4 in the source of curvature, for gradients of single images.",
+    )
+    distance: Number = Field(1.5, gt=0, description="h: how far the penalty looks, in L2, in pixels of [0, 1].")
 
     # torch.compile has no second derivatives, so this recipe runs as it is even in a compiled step.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, task: Task, x: Images, y: Labels) -> Outcome:
+    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
         """The loss of clean images plus the squared change of the gradient."""
         x = x.detach().requires_grad_()
         z = task.embed(x)
@@ -103,17 +85,10 @@ class Curvature:
         moved = (x.detach() + along).requires_grad_()
         (ahead,) = torch.autograd.grad(task.loss(task.embed(moved), y).sum(), moved, create_graph=True)
         change = (ahead - gradient).flatten(1).square().sum(1)
-        return Outcome(values + self.strength * change, z)
+        return RecipeResult(values + self.strength * change, z)
 
 
-def _uphill(
-    value: Callable[[Tensor], Tensor], x: Float[Tensor, "N C H W"], norm: Norm, distance: float
-) -> Float[Tensor, "N C H W"]:
+def _uphill(value: Callable[[Tensor], Tensor], x: Images, norm: Norm, distance: float) -> Images:
     image = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(value(image).sum(), image)
     return x + Threat(norm, distance).steepest_step(gradient, distance)
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise RepulseError(f"a recipe's {name} must be a finite number above 0, got {value}")

@@ -1,0 +1,34 @@
+"""Which attacks an evaluation makes, and how strong."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from repulse.common.settings import Settings
+from repulse.common.units import Number
+
+# The grid of the paper's figures: eps 0 to 32 of 255.
+PAPER_GRID = tuple(level / 255 for level in (0, 2, 4, 8, 12, 16, 24, 32))
+
+
+class EvaluationSettings(Settings):
+    """Which attacks, how strong, on how many images."""
+
+    norm: Literal["linf", "l2"] = Field("linf", description="Norm of the ball.")
+    eps: Number = Field(8 / 255, ge=0, description="Radius of the ball, in pixels of [0, 1].")
+    step_size: Number | None = Field(None, gt=0, description="Step of PGD; none: a quarter of eps (2/255 for 8/255).")
+    attacks: Literal["paper", "quick", "standard", "adaptive"] = Field(
+        "standard",
+        description="PGD only; also AutoAttack's with small budgets; also AutoAttack's; also everything else.",
+    )
+    steps: tuple[int, ...] = Field((20, 100), description="Steps of PGD; each is an attack of its own.")
+    restarts: int = Field(1, ge=1, description="Random starts of PGD on the logits.")
+    curve: tuple[Number, ...] = Field(PAPER_GRID, description="Radii of the robustness curve; empty: no curve.")
+    curve_steps: int = Field(20, ge=1, description="Steps of PGD at each point of the curve.")
+    claimed: float | None = Field(None, ge=0, le=1, description="The robust accuracy that is claimed, in [0, 1].")
+    expectation: int = Field(20, ge=1, description="Draws that a random model's answers are averaged over.")
+    batch_size: int | None = Field(None, ge=1, description="Images attacked at once; none: 100 (CPU) or 500 (GPU).")
+    gallery: int = Field(8, ge=0, description="Fooled images kept for the report.")
+    seed: int = Field(0, ge=0, description="Seed of random starts.")
