@@ -12,7 +12,7 @@ from repulse.certification.settings import CertificationSettings
 from repulse.certification.smoothing import Smoothing
 from repulse.common.errors import RepulseError
 from repulse.evaluation.bench import Progress, device_of
-from repulse.evaluation.checks.usage import check_use
+from repulse.evaluation.checks import check_use
 from repulse.measuring import Foreign, Opened, open_foreign, open_run
 from repulse.runs import Checkpoint
 from repulse.training.recipes import GaussianNoise

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from repulse.common.errors import RepulseError
-from repulse.evaluation.record import CheckRecord
-from repulse.evaluation.verdict import judge
+from repulse.evaluation.checks import CHECKS
+from repulse.evaluation.record import CheckRecord, VerdictRecord
+from repulse.evaluation.verdict import judge, phrase
 
 ROBUST = {
     "pgd-20-training-loss": ("PGD-20, training loss", "paper", 0.60),
@@ -19,15 +20,25 @@ ROBUST = {
 }
 
 
-def check(name="the-margin-has-a-gradient", *, passed=True, serious=True):
-    return CheckRecord(name=name, question="?", passed=passed, serious=serious, sentence=f"About {name}.", source="-")
+def check(name="the-margin-has-a-gradient", *, passed=True, serious=True, about="attacks"):
+    remedy = CHECKS[name].remedy if name in CHECKS else ""
+    return CheckRecord(
+        name=name,
+        question="?",
+        passed=passed,
+        serious=serious,
+        sentence=f"About {name}.",
+        source="-",
+        remedy=remedy,
+        about=about,
+    )
 
 
 SOUND = (check(),)
 
 
-def verdict(robust=ROBUST, worst=0.55, checks=SOUND, claim=None, count=1000):
-    return judge(natural=0.9, robust=robust, worst=worst, count=count, checks=checks, claim=claim)
+def verdict(robust=ROBUST, worst=0.55, checks=SOUND, claim=None, count=1000, **more):
+    return judge(**{"natural": 0.9, **more}, robust=robust, worst=worst, count=count, checks=checks, claim=claim)
 
 
 def only(*groups):
@@ -36,13 +47,13 @@ def only(*groups):
 
 def test_a_difference_on_a_few_images_is_not_held_against_a_figure():
     assert verdict(worst=0.48, count=1000).word == "overstated"
-    assert verdict(worst=0.48, count=20).word == "believable"
+    assert verdict(worst=0.48, count=20).word == "measured"
 
 
 def test_a_paper_style_figure_near_the_worst_case_is_believed():
     found = verdict()
     assert (found.word, found.quote, found.claim, found.claim_by) == (
-        "believable",
+        "measured",
         0.55,
         0.58,
         "PGD-100, training loss",
@@ -57,7 +68,7 @@ def test_a_paper_style_figure_near_the_worst_case_is_believed():
 
 def test_a_paper_style_figure_well_above_the_worst_case_is_overstated():
     """By more than 5 points and one standard error of the difference, which is 0.75 points of 6 on 1,000 images."""
-    assert verdict(worst=0.58 - 0.0572).word == "believable"
+    assert verdict(worst=0.58 - 0.0572).word == "measured"
     found = verdict({**ROBUST, "square": ("Square", "standard", 0.522)}, worst=0.522)
     assert (found.word, found.quote, found.found_by) == ("overstated", 0.522, "Square")
     assert found.summary == (
@@ -74,7 +85,7 @@ def test_without_the_papers_protocol_cross_entropy_is_the_claim_and_without_that
 
 def test_a_claim_may_exceed_the_worst_case_by_a_point_and_two_standard_errors():
     # At 1,000 images and 55 %: 2 * sqrt(0.55 * 0.45 / 1000) = 0.03146.
-    assert verdict(claim=0.5914).word == "believable"
+    assert verdict(claim=0.5914).word == "measured"
     found = verdict(claim=0.5916)
     assert (found.word, found.claim, found.claim_by) == ("overstated", 0.5916, "claimed")
     assert found.summary.startswith("The claim says 59.2 %, but at most 55.0 % of the images are robust")
@@ -82,24 +93,27 @@ def test_a_claim_may_exceed_the_worst_case_by_a_point_and_two_standard_errors():
 
 
 def test_a_claim_of_nought_that_is_nought_is_believed():
-    assert verdict(worst=0.0, claim=0.0).word == "believable"
-    assert verdict(worst=0.0, claim=0.01).word == "believable"
+    assert verdict(worst=0.0, claim=0.0).word == "measured"
+    assert verdict(worst=0.0, claim=0.01).word == "measured"
     assert verdict(worst=0.0, claim=0.011).word == "overstated"
 
 
 def test_a_claim_far_below_what_was_found_is_not_overstated_but_said():
     found = verdict(claim=0.3)
-    assert found.word == "believable"
+    assert found.word == "measured"
     assert "quote the claim" in found.reasons[0]
 
 
 def test_a_serious_failure_leaves_nothing_established():
     found = verdict(checks=(check(passed=False), check("advice", passed=False, serious=False)))
-    assert found.word == "not established"
+    assert found.word == "upper-bound"
     assert found.reasons == ("About the-margin-has-a-gradient.",)
     assert found.next_steps[0].startswith("Attack a smooth stand-in")
     assert found.next_steps[1] == "Until then 55.0 % is only an upper bound: a better attack may leave less."
-    assert found.summary.endswith("don't quote it yet.")
+    assert found.summary == (
+        "At most 55.0 % of the images are robust (natural accuracy 90.0 %), perhaps fewer: checks show that attacks "
+        "fail on this model for reasons other than robustness."
+    )
 
 
 def test_overstatement_goes_before_doubt_and_keeps_its_reasons():
@@ -107,10 +121,11 @@ def test_overstatement_goes_before_doubt_and_keeps_its_reasons():
     assert found.word == "overstated"
     assert found.reasons == ("About the-margin-has-a-gradient.",)
     assert "only an upper bound" in found.next_steps[1]
+    assert "quote" not in found.summary
 
 
 def test_failed_advice_and_questions_that_could_not_be_asked_change_nothing():
-    assert verdict(checks=(check(passed=False, serious=False), check(passed=None))).word == "believable"
+    assert verdict(checks=(check(passed=False, serious=False), check(passed=None))).word == "measured"
 
 
 def test_a_failed_check_from_elsewhere_says_itself_what_to_do():
@@ -118,9 +133,9 @@ def test_a_failed_check_from_elsewhere_says_itself_what_to_do():
 
 
 def test_nothing_is_established_without_standard_attacks_or_without_checks():
-    assert verdict(only("paper", "logits")).word == "not established"
+    assert verdict(only("paper", "logits")).word == "upper-bound"
     assert verdict(only("paper", "logits")).next_steps == ("Run them: `--attacks standard`.",)
-    assert verdict(checks=()).word == "not established"
+    assert verdict(checks=()).word == "upper-bound"
 
 
 QUICK = {
@@ -134,21 +149,21 @@ QUICK = {
 
 def test_quick_attacks_are_enough_where_the_last_of_them_find_next_to_nothing():
     found = verdict(QUICK)
-    assert found.word == "believable"
+    assert found.word == "measured"
     assert found.summary.startswith("Quote 55.0 %, under the quick attacks (natural accuracy 90.0 %): no attack found")
     assert found.next_steps == (
         "Before you publish the figure, or compare it with others, run the attacks of AutoAttack with their own "
         "budgets: `--attacks standard`.",
     )
-    assert verdict(QUICK, checks=(check(passed=False),)).word == "not established"
-    assert verdict(QUICK, checks=()).word == "not established"
+    assert verdict(QUICK, checks=(check(passed=False),)).word == "upper-bound"
+    assert verdict(QUICK, checks=()).word == "upper-bound"
 
 
 def test_quick_attacks_are_not_enough_where_the_last_of_them_still_find_more():
     at_limit = {**QUICK, "square": ("Square", "quick", 0.545)}
-    assert verdict(at_limit, worst=0.545).word == "believable"
+    assert verdict(at_limit, worst=0.545).word == "measured"
     found = verdict({**QUICK, "square": ("Square", "quick", 0.544)}, worst=0.544)
-    assert found.word == "not established"
+    assert found.word == "upper-bound"
     assert found.reasons == (
         "The quick attacks are not enough for this model: FAB and Square, which come last, still fooled 1.1 % of the "
         "images.",
@@ -158,7 +173,7 @@ def test_quick_attacks_are_not_enough_where_the_last_of_them_still_find_more():
 
 def test_what_came_last_of_the_quick_attacks_does_not_matter_beside_the_standard_ones():
     both = {**QUICK, "square": ("Square", "quick", 0.4), "square-5000": ("Square", "standard", 0.55)}
-    assert verdict(both).word == "believable"
+    assert verdict(both).word == "measured"
     assert verdict(both).next_steps == ()
 
 
@@ -169,7 +184,7 @@ def test_few_images_ask_for_more():
 
 def test_nothing_run_and_nothing_right():
     found = judge(natural=0.0, robust={}, worst=0.0, count=0, checks=())
-    assert (found.word, found.quote, found.found_by) == ("not established", 0.0, "the model's own errors")
+    assert (found.word, found.quote, found.found_by) == ("upper-bound", 0.0, "the model's own errors")
 
 
 @pytest.mark.parametrize("claim", [-0.1, 56.0, float("nan")])
@@ -185,6 +200,69 @@ def test_a_higher_claim_is_never_judged_more_kindly(worst, low, high, count, pas
     low, high = sorted((low, high))
     robust = only("paper", "logits", *(["standard"] if standard else []))
     words = [verdict(robust, worst, (check(passed=passed),), claim, count).word for claim in (low, high)]
-    kind = ["believable", "not established", "overstated"]
+    kind = ["measured", "upper-bound", "overstated"]
     assert kind.index(words[0]) <= kind.index(words[1])
-    assert "believable" not in words or (passed and standard)
+    assert "measured" not in words or (passed and standard) or worst == 0
+
+
+def test_nothing_left_is_certain_whatever_the_checks_say():
+    doubts = (check(passed=False), check("logits-not-probabilities", passed=False, serious=False))
+    found = verdict(only("paper", "logits"), worst=0.0, claim=0.0, checks=doubts)
+    assert found.word == "measured"
+    assert found.summary == (
+        "Quote 0.0 % (natural accuracy 90.0 %): every image was fooled, and nothing can be lower, "
+        "whatever the checks say."
+    )
+    assert not any("upper bound" in step or "--attacks standard" in step for step in found.next_steps)
+    assert verdict(only("paper"), worst=0.0, claim=0.3, checks=doubts).word == "overstated"
+    assert verdict(only("paper", "logits"), worst=0.001, claim=0.0, checks=doubts).word == "upper-bound"
+
+
+@pytest.mark.parametrize("worst", [0.55, 0.2])
+def test_no_figure_is_offered_for_quoting_unless_it_was_measured_or_overstated_by_attacks_that_work(worst):
+    for checks in ((), (check(passed=False),), (check("inputs-scaled-right", passed=False, about="use"),)):
+        found = verdict(only("paper", "logits"), worst=worst, claim=worst, checks=checks)
+        assert found.word == "upper-bound"
+        assert "uote" not in found.summary
+
+
+def test_that_attacks_fail_is_said_only_where_a_check_of_attacks_fails():
+    misused = verdict(checks=(check("inputs-scaled-right", passed=False, about="use"),))
+    assert misused.summary.endswith("perhaps fewer: the model is not used as it was meant to be.")
+    assert verdict(checks=()).summary.endswith("perhaps fewer: too little was tried.")
+
+
+@pytest.mark.parametrize(
+    ("robust", "said"),
+    [
+        (0.0, "none of the images stay right"),
+        (0.001, "little is left"),
+        (0.179, "little is left"),
+        (0.18, "some of the images stay right"),
+        (0.449, "some of the images stay right"),
+        (0.45, "most of what is right stays right"),
+    ],
+)
+def test_how_robust_is_said_in_neutral_words_beside_what_is_right_at_all(robust, said):
+    assert phrase(robust, 0.9) == said
+    assert verdict(worst=robust).robustness == said
+
+
+def test_few_images_and_a_model_near_chance_are_said_before_anything_else():
+    assert verdict().caution == ""
+    assert verdict(count=99).caution == "Only 99 images: the figure may be far off."
+    assert verdict(chance=0.1).caution == ""
+    # The Wilson interval of 17 in 60 begins at 18.5 %.
+    near = {"worst": 0.167, "count": 60, "natural": 17 / 60}
+    assert verdict(**near, chance=0.2).caution == (
+        "The model is no better than guessing (28.3 % right without any attack)."
+    )
+    assert verdict(**near, chance=0.184).caution == "Only 60 images: the figure may be far off."
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("believable", "measured"), ("overstated", "overstated"), ("not established", "upper-bound")]
+)
+def test_records_with_the_older_words_are_read(old, new):
+    text = f'{{"word": "{old}", "quote": 0.5, "found_by": "Square", "summary": "fine"}}'
+    assert VerdictRecord.model_validate_json(text).word == new

@@ -12,7 +12,7 @@ from repulse.attacks.attack import Attack
 from repulse.attacks.targets import margin_targeted
 from repulse.data import load_data
 from repulse.evaluation.bench import Bench
-from repulse.evaluation.checks.masking import examine
+from repulse.evaluation.checks import examine
 from repulse.evaluation.verdict import judge
 from repulse.models import PrototypeClassifier
 from repulse.prototypes import make_prototypes

@@ -114,7 +114,7 @@ def test_the_comparison_ends_in_the_number_to_quote(several):
     quotes = [records[0].worst_case_accuracy, 0.0, records[2].worst_case_accuracy]
     assert [row[-1] for row in rows] == [row[1] for row in first[1:]] == [shown(quote) for quote in quotes]
     found = numbers["groups"][0]["evaluations"]
-    assert [each["verdict"] for each in found] == ["overstated", "believable", None]
+    assert [each["verdict"] for each in found] == ["overstated", "measured", None]
     assert [each["number_to_quote"] for each in found] == quotes
     assert [each["overstated"] for each in found][:2] == [True, False]
     assert found[0]["checks"]["saturation"] == "failed, serious"

@@ -24,7 +24,7 @@ def attack(name, group, robust, eps):
     )
 
 
-def record(cell, *, paper=(0.5, 0.4), worst=0.3, verdict="believable", curve=None, seconds=10.0, attacked_natural=0.9):
+def record(cell, *, paper=(0.5, 0.4), worst=0.3, verdict="measured", curve=None, seconds=10.0, attacked_natural=0.9):
     eps = cell.grid.measurement.eps
     default = {level: (max(0.9 - 0.05 * level, 0.1), max(0.9 - 0.08 * level, 0.0)) for level in (0, 2, 4, 8, 16)}
     points = default if curve is None else curve

@@ -35,7 +35,7 @@ def three_seeds(tmp_path):
     for seed in range(3):
         plain, paper, trained = (cell for cell in grid.cells if cell.seed == seed)
         fake(plain, natural=0.9, seconds=10, worst=0.0, paper=(0.0, 0.0), angle=80, spread=0.2)
-        word = "overstated" if seed < 2 else "not established"
+        word = "overstated" if seed < 2 else "upper-bound"
         fake(
             paper,
             natural=natural[seed],
@@ -60,10 +60,10 @@ def test_means_and_spreads_are_over_seeds(three_seeds):
         f"30.0 ± 0.0{space}%",
         f"20.0 ± 0.0{space}%",
         f"2.0 ± 2.0{space}%",
-        "2 overstated, 1 not established",
+        "2 overstated, 1 upper-bound",
         "3",
     ]
-    assert shown["softmax"][-2:] == ["believable", "3"]
+    assert shown["softmax"][-2:] == ["measured", "3"]
 
 
 def test_one_seed_has_no_spread():

@@ -15,7 +15,7 @@ from repulse.evaluation.settings import EvaluationSettings
 class EvaluateCommand(MeasuringCommand, EvaluationSettings):
     """Attack the model of a run, or any other PyTorch model, and say what holds and which number to quote.
 
-    The paper's protocol, attacks that don't give up, and a verdict: believable, overstated, or not established. The
+    The paper's protocol, attacks that don't give up, and a verdict: measured, overstated, or only an upper bound. The
     record and the outcome of every image are kept in a folder; an evaluation that was stopped goes on there.
 
     Examples:

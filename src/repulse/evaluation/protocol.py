@@ -20,8 +20,7 @@ from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
 from repulse.common.settings import Settings
 from repulse.evaluation.bench import Bench, Outcome, Progress, device_of
-from repulse.evaluation.checks.masking import examine
-from repulse.evaluation.checks.usage import check_use
+from repulse.evaluation.checks import check_use, examine
 from repulse.evaluation.curve import curve_attack, robustness_curve
 from repulse.evaluation.expectation import in_expectation, is_random
 from repulse.evaluation.gradient_free import GradientFree, has_gradient
@@ -164,6 +163,7 @@ def evaluate(
         checks=checks,
         claim=settings.claimed,
         own_loss=training_loss is not None,
+        chance=float(labels.bincount().max()) / len(labels),
     )
     record = Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

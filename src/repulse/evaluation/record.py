@@ -29,7 +29,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 
 from repulse.common.errors import RepulseError
@@ -104,19 +104,31 @@ class CheckRecord(Part):
     unit: Literal["share", "value", "count"] = Field("share", description="A share is printed in per cent.")
     sentence: str = Field(description="What was seen and what it means, for somebody who is no expert.")
     source: str = Field(description="Paper and section.")
+    remedy: str = Field("", description="What to do when it fails; empty: the sentence says so.")
+    about: Literal["use", "attacks"] = Field("attacks", description="How the model is used, or whether attacks work.")
 
 
 class VerdictRecord(Part):
-    """Which number to quote, and whether to believe it."""
+    """How robust, and how sure that is."""
 
-    word: Literal["believable", "overstated", "not established"]
-    quote: float = Field(description="The robust accuracy to quote, in [0, 1]: at most this much is robust.")
+    word: Literal["measured", "overstated", "upper-bound"] = Field(
+        description="How sure: attacks converged and checks pass, or nothing is left; a claim is too high; or a better "
+        "attack may leave less. Older records say 'believable' for 'measured', and 'not established'."
+    )
+    quote: float = Field(description="What no attack fooled, in [0, 1]: at most this much is robust.")
+    robustness: str = Field("", description="How robust, in neutral words: 'some of the images stay right'.")
+    caution: str = Field("", description="To be said before any figure, such as that images are few; may be empty.")
     found_by: str = Field(description="Label of the attack that fooled the most images of those behind the number.")
     claim: float | None = Field(None, description="The robust accuracy that was claimed, or the paper-style one.")
     claim_by: str = Field("", description="Where the claim comes from: 'claimed', or the label of an attack.")
     summary: str = Field(description="The verdict in one or two sentences.")
     reasons: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = Field((), description="What to run or mend next.")
+
+    @field_validator("word", mode="before")
+    @classmethod
+    def _read_older_words(cls, word: object) -> object:
+        return {"believable": "measured", "not established": "upper-bound"}.get(str(word), word)
 
 
 class CurvePoint(Part):

@@ -1,4 +1,4 @@
-"""The verdict: which robust accuracy to quote, and whether to believe it. Figures in, words out."""
+"""The verdict: how robust a model is, and how sure that is. Figures in, words out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from math import sqrt
 
 from repulse.common.errors import RepulseError
 from repulse.common.units import in_percent
-from repulse.evaluation.checks.masking import CHECKS
 from repulse.evaluation.record import CheckRecord, Group, VerdictRecord
 
 # By how much a paper-style figure may exceed the worst case: honest models lose a few points to stronger attacks, too.
@@ -18,6 +17,9 @@ CLAIM_TOLERANCE = 0.01
 
 # What of all images the quick attacks may fool after their gradient ascents, for their small budgets to be enough.
 SETTLED = 0.01
+
+# Fewer images than this are said to be few before anything else.
+FEW_IMAGES = 100
 
 # The check of whether logits fit into float32.
 SATURATION = "cross-entropy-has-a-gradient"
@@ -32,16 +34,17 @@ def judge(
     checks: Sequence[CheckRecord],
     claim: float | None = None,
     own_loss: bool = True,
+    chance: float = 0.0,
 ) -> VerdictRecord:
     """Weigh a claim against the worst case and the checks.
 
     - `overstated`: the claim exceeds the worst case by more than 5 points and one standard error of the difference
       for a paper-style figure, or by more than 1 point and two standard errors of counting for a figure that somebody
       claimed.
-    - `not established`: it does not, but a serious check failed, no check was made, or too little was tried: no attack
-      of the groups `standard` and `quick` ran; or only those of `quick` did, and FAB and Square, which come last there,
+    - `upper-bound`: it does not, but a serious check failed, no check was made, or too little was tried: no attack of
+      the groups `standard` and `quick` ran; or only those of `quick` did, and FAB and Square, which come last there,
       still fooled more than 1 % of the images, so that small budgets were not enough.
-    - `believable`: otherwise.
+    - `measured`: otherwise; and always where no image is robust, for nothing can be lower, whatever the checks say.
 
     Args:
         natural: share of images classified right.
@@ -54,6 +57,7 @@ def judge(
             the lowest of the group `paper`, or else of the attacks of the group `logits` on cross-entropy. Otherwise it
             prints the lowest of PGD on any objective, unless the logits don't fit into float32: people attack
             cross-entropy, and it is by this that such logits mislead them.
+        chance: natural accuracy of always naming the commonest class.
 
     Raises:
         RepulseError: if the claim does not lie in [0, 1].
@@ -90,16 +94,19 @@ def judge(
 
     # Rounding of shares must not decide.
     overstated = claim - worst > tolerance + 1e-9
+    certain = worst == 0 and count > 0
+    if certain:
+        missing = []
     reasons = [check.sentence for check in serious] + [reason for reason, _ in missing]
-    next_steps = [_remedy(check) for check in serious] + [step for _, step in missing]
-    if serious:
+    next_steps = [check.remedy or check.sentence for check in serious] + [step for _, step in missing]
+    if serious and not certain:
         next_steps.append(f"Until then {in_percent(worst)} is only an upper bound: a better attack may leave less.")
     if claim_by == "claimed" and claim < worst - tolerance:
         reasons.append(
             f"The claim of {in_percent(claim)} is lower than what was found here: if it comes from stronger attacks on "
             "the same images, quote the claim."
         )
-    if quick is not None and not missing:
+    if quick is not None and not missing and not certain:
         next_steps.append(
             "Before you publish the figure, or compare it with others, run the attacks of AutoAttack with their own "
             "budgets: `--attacks standard`."
@@ -107,22 +114,27 @@ def judge(
     if error > 0.05:
         next_steps.append(f"Measure more images: with {count} the figure may be off by {100 * error:.0f} points.")
 
-    quote = f"at most {in_percent(worst)} of the images are robust"
+    at_most = f"at most {in_percent(worst)} of the images are robust"
     if overstated:
         word = "overstated"
         who = "The claim" if claim_by == "claimed" else claim_by
+        # No figure is offered for quoting where a better attack may leave less.
+        advice = f"{at_most}, perhaps fewer" if serious and not certain else f"{at_most}: quote {in_percent(worst)}"
+        summary = f"{who} says {in_percent(claim)}, but {advice}. The attack that fooled the most is {found_by}."
+    elif certain:
+        word = "measured"
         summary = (
-            f"{who} says {in_percent(claim)}, but {quote}: quote {in_percent(worst)}. "
-            f"The attack that fooled the most is {found_by}."
+            f"Quote {in_percent(worst)} (natural accuracy {in_percent(natural)}): every image was fooled, and nothing "
+            "can be lower, whatever the checks say."
         )
     elif serious or missing:
-        word = "not established"
-        why = "checks show that attacks fail on this model for other reasons" if serious else "too little was tried"
+        word = "upper-bound"
         summary = (
-            f"As far as was tried, {quote} (natural accuracy {in_percent(natural)}), but {why}: don't quote it yet."
+            f"{at_most[0].upper()}{at_most[1:]} (natural accuracy {in_percent(natural)}), perhaps fewer: "
+            f"{_doubt(serious)}."
         )
     else:
-        word = "believable"
+        word = "measured"
         budgets = "" if quick is None else ", under the quick attacks"
         summary = (
             f"Quote {in_percent(worst)}{budgets} (natural accuracy {in_percent(natural)}): no attack found more, "
@@ -132,6 +144,8 @@ def judge(
         {
             "word": word,
             "quote": worst,
+            "robustness": phrase(worst, natural),
+            "caution": caution(natural, chance, count),
             "found_by": found_by,
             "claim": claim,
             "claim_by": claim_by,
@@ -140,6 +154,35 @@ def judge(
             "next_steps": tuple(dict.fromkeys(next_steps)),
         }
     )
+
+
+def phrase(robust: float, natural: float) -> str:
+    """Robust accuracy in neutral words, beside the images that are right at all; both shares in [0, 1]."""
+    kept = robust / natural if natural > 0 else 0.0
+    if robust == 0:
+        return "none of the images stay right"
+    if kept < 0.2:
+        return "little is left"
+    return "some of the images stay right" if kept < 0.5 else "most of what is right stays right"
+
+
+def caution(natural: float, chance: float, count: int) -> str:
+    """What must be said before any figure: a model near chance, or too few images; "" if there is nothing to say.
+
+    Natural accuracy is near chance where that lies above the lower end of its 95 % interval (Wilson 1927).
+    """
+    if count and chance:
+        z = 1.96
+        middle, reach = natural + z * z / (2 * count), z * sqrt(natural * (1 - natural) / count + (z / (2 * count)) ** 2)
+        if (middle - reach) / (1 + z * z / count) <= chance:
+            return f"The model is no better than guessing ({in_percent(natural)} right without any attack)."
+    return f"Only {count} images: the figure may be far off." if count < FEW_IMAGES else ""
+
+
+def _doubt(serious: Sequence[CheckRecord]) -> str:
+    if any(check.about == "attacks" for check in serious):
+        return "checks show that attacks fail on this model for reasons other than robustness"
+    return "the model is not used as it was meant to be" if serious else "too little was tried"
 
 
 def _only_quick(robust: Mapping[str, tuple[str, Group, float]]) -> float | None:
@@ -165,8 +208,3 @@ def _paper_style(
         return natural, "natural accuracy"
     label, _, share = min(rivals, key=lambda attack: attack[2])
     return share, label
-
-
-def _remedy(check: CheckRecord) -> str:
-    # Checks of how a model is used come from elsewhere, and their sentences say what to do.
-    return CHECKS[check.name].remedy if check.name in CHECKS else check.sentence

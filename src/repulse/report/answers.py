@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from repulse.evaluation.verdict import caution, phrase
 from repulse.report.blocks import Card
 from repulse.report.group import Entry
 from repulse.report.words import interval, percent, plain, threat, wilson
 
 Sure = Literal["measured", "overstated", "upper-bound"]
-
-# The words of older records.
-_OLDER: dict[str, Sure] = {"believable": "measured", "not established": "upper-bound"}
 
 _TONES: dict[Sure, Literal["good", "bad", "open"]] = {"measured": "good", "overstated": "bad", "upper-bound": "open"}
 
@@ -22,9 +20,6 @@ WORDS: dict[Sure, str] = {
     "upper-bound": "only an upper bound",
 }
 """How sure a figure is, as a reader sees it."""
-
-# Below so many images a figure says little, whatever the attacks.
-FEW = 100
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ def answer(entry: Entry) -> Answer:
     chance = 1 / max(len(record.data.class_names), 1)
     sure: Sure | None = None
     if verdict is not None:
-        sure = _OLDER.get(verdict.word, verdict.word)  # type: ignore[arg-type]
+        sure = verdict.word
         # Nothing is lower than nothing: zero is certain, whatever a check says.
         if sure == "upper-bound" and entry.robust == 0:
             sure = "measured"
@@ -75,18 +70,8 @@ def answer(entry: Entry) -> Answer:
         sure=sure,
         claim=None if verdict is None else verdict.claim,
         claimant=claimant(entry),
-        caution=_caution(entry, chance),
+        caution=plain(caution(record.natural_accuracy, chance, record.data.count)),
     )
-
-
-def phrase(robust: float, natural: float) -> str:
-    """The robust accuracy in plain words, beside the images that are right at all."""
-    kept = robust / natural if natural > 0 else 0.0
-    if robust == 0:
-        return "none of the images stay right"
-    if kept < 0.2:
-        return "little is left"
-    return "some of the images stay right" if kept < 0.5 else "most of what is right stays right"
 
 
 def claimant(entry: Entry) -> str:
@@ -138,13 +123,3 @@ def _why(entry: Entry, found: Answer) -> tuple[str, ...]:
     else:
         parts.append("No attack found more, and no check gives a reason to doubt the attacks.")
     return tuple(parts)
-
-
-def _caution(entry: Entry, chance: float) -> str:
-    record = entry.record
-    low, _ = wilson(record.natural_accuracy, record.data.count)
-    if low <= chance:
-        return f"The model is no better than guessing ({percent(record.natural_accuracy)} right without any attack)."
-    if record.data.count < FEW:
-        return f"Only {record.data.count} images: the figure may be far off."
-    return ""

@@ -125,7 +125,7 @@ class Row:
 
     @property
     def verdicts(self) -> str:
-        """The verdicts and how many seeds have them: '2 believable, 1 overstated'; the word alone if all agree."""
+        """The verdicts and how many seeds have them: '2 measured, 1 overstated'; the word alone if all agree."""
         counts = Counter(each.verdict for each in self.results)
         if len(counts) == 1:
             return next(iter(counts))

@@ -41,7 +41,7 @@ _CLAIMS_NOTE = (
 _ACCURACY_NOTE = (
     "PGD on the training loss is the paper's protocol. The worst case, every attack withstood, is the number to quote; "
     "it is an upper bound, since a stronger attack may leave less. A verdict says whether the paper-style figure "
-    "exceeds it (overstated), or whether something casts doubt on it (not established)."
+    "exceeds it (overstated), or whether something casts doubt on it (upper-bound)."
 )
 _ANGLES_NOTE = (
     "Angles are those between class means of the embeddings of all test images, seen from their centre, and the same "

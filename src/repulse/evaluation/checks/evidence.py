@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from repulse.attacks import OBJECTIVES, PGD, Attack, Threat, fgsm
+from repulse.attacks.ascent import ascend
 from repulse.attacks.attack import attackable
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import usable
@@ -37,7 +38,7 @@ STEPS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Slope:
+class ObjectiveGradient:
     """An objective at the clean images: its value, and its gradient with respect to the image."""
 
     values: Float[Tensor, "n"]
@@ -45,7 +46,7 @@ class Slope:
 
     @property
     def vanished(self) -> Bool[Tensor, "n"]:
-        """Where the whole gradient is nought, too small for an ordinary float32, or not a number."""
+        """Where the whole gradient is zero, too small for an ordinary float32, or not a number."""
         flat = self.gradient.flatten(1)
         usable = torch.isfinite(flat).all(1) & (flat.abs().amax(1) >= torch.finfo(torch.float32).tiny)
         return ~usable
@@ -63,6 +64,7 @@ class _Batch(NamedTuple):
 class Evidence:
     """Some images that the model classifies right, what the attacks of the evaluation found, and more on demand."""
 
+    about: ClassVar[Literal["attacks"]] = "attacks"
     bench: Bench
     x: Float[Tensor, "n *shape"]
     y: Int64[Tensor, "n"]
@@ -151,14 +153,14 @@ class Evidence:
             left[todo] = self._in_batches(what, ask, todo)[0]
         return left
 
-    def slope(self, name: str) -> Slope:
+    def gradient_of(self, name: str) -> ObjectiveGradient:
         """The objective of that name at the clean images."""
-        return self._slopes[name]
+        return self._gradients[name]
 
     @cached_property
-    def _slopes(self) -> dict[str, Slope]:
+    def _gradients(self) -> dict[str, ObjectiveGradient]:
         return {
-            name: Slope(*self._in_batches(f"slope of {name}", partial(self._climb, name)))
+            name: ObjectiveGradient(*self._in_batches(f"gradient of {name}", partial(self._climb, name)))
             for name in ("margin", "cross-entropy")
         }
 
@@ -237,13 +239,15 @@ class Evidence:
         return ((first - second).abs().amax(1) > ROUNDING * spread,)
 
     def _walk(self, batch: _Batch) -> tuple[Tensor]:
-        moved, margins = batch, []
-        for _ in range(STEPS):
-            values, gradient = self._climb("margin", moved)
-            margins.append(values)
-            step = self.threat.steepest_step(usable(gradient), self.threat.eps / 4)
-            moved = batch._replace(x=self.threat.project(moved.x + step, batch.x))
-        return (torch.stack([*margins, self._margin(moved)], 1),)
+        margins: list[Tensor] = []
+
+        def margin(x: Tensor) -> Tensor:
+            values, _ = OBJECTIVES["margin"](self.model, x, batch.y)
+            margins.append(values.detach())
+            return values
+
+        end = ascend(margin, batch.x, batch.x, self.threat, STEPS, self.threat.eps / 4)
+        return (torch.stack([*margins, self._margin(batch._replace(x=end))], 1),)
 
     def _promise(self, batch: _Batch) -> tuple[Tensor]:
         values, gradient = self._climb("margin", batch)
