@@ -53,8 +53,11 @@ def batch_dependence(seen: Usage) -> Finding:
         return Finding(None, sentence, threshold=threshold)
     together = seen.model(batch)
     alone = torch.cat([seen.model(image[None]) for image in batch[:8]])
-    spread = (together.amax() - together.amin()).clamp_min(1e-12)
-    measured = float((alone - together[: len(alone)]).abs().amax() / spread)
+    # A model may rule classes out by -inf.
+    finite = together.isfinite()
+    spread = (together[finite].amax() - together[finite].amin()).clamp_min(1e-12)
+    differences = (alone - together[: len(alone)]).abs()[finite[: len(alone)]]
+    measured = float(differences.amax() / spread)
     if measured <= threshold:
         sentence = "Alone and in a batch, an image gets the same logits."
     else:

@@ -125,7 +125,7 @@ def _right_when(seen: Usage, scaling: Scaling) -> Bool[Tensor, "m"]:
     try:
         for part in torch.split(seen.images, BATCH):
             logits = seen.model(scaling(part)).float().cpu()
-            found.append(torch.where(logits.isfinite().all(1), logits.argmax(1), -1))
+            found.append(torch.where((logits.isnan() | (logits == torch.inf)).any(1), -1, logits.argmax(1)))
     except Exception:  # A model may refuse what is out of its range in any way it likes.
         return torch.zeros(len(seen.images), dtype=torch.bool)
     return torch.cat(found) == seen.labels[: len(seen.images)]

@@ -127,7 +127,8 @@ def _ask(
         except Exception as error:
             raise refused(model, x, error) from error
     some = images[rows[:IMAGES]].to(device)
-    kinds = {first.dtype, *(each.dtype for each in model.parameters() if each.is_floating_point())}
+    held = [*model.parameters(), *model.buffers()]
+    kinds = {first.dtype, *(each.dtype for each in held if each.is_floating_point())}
     # GPUs multiply float32 with the 10 bits of TF32 where they may.
     precision = max(*(torch.finfo(kind).eps for kind in kinds), 2**-10 if device.type == "cuda" else 0.0)
     return Usage(model, some, labels[rows], torch.cat(found), classes, class_names, precision, training_layers)

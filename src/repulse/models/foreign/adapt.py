@@ -17,8 +17,7 @@ def adapt_model(model: object) -> nn.Module:
     """A module that answers any batch of float32 images with a matrix of logits, or says in one line why it cannot.
 
     Taken as they are: functions; models that answer with a tuple, a mapping or an object that holds `logits`; models
-    that squeeze a batch of one; models in half precision. A model of prototypes, with `embed` and `classify`, is
-    returned unchanged.
+    that squeeze a batch of one. A model of prototypes, with `embed` and `classify`, is returned unchanged.
 
     Args:
         model: a module, or any function of a batch of images.
@@ -62,14 +61,12 @@ class Adapted(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self.train(inner.training) if hasattr(inner, "training") else None
+        self.training = getattr(inner, "training", False)
 
     def forward(self, x: Float[Tensor, "N *shape"]) -> Tensor:
-        """Its logits, in float32."""
-        # A copy of its own: a model may work in place.
-        given = x.to(self._dtype(x)) if x.dtype != self._dtype(x) else x.clone()
+        """Its logits; those of one image are a row, too."""
         try:
-            answer = self.inner(given)
+            answer = self.inner(x)
         except RepulseError:
             raise
         except Exception as error:  # Somebody else's code may raise what it likes.
@@ -77,14 +74,7 @@ class Adapted(nn.Module):
         logits = logits_of(answer)
         if logits.ndim > 2 and all(size == 1 for size in logits.shape[2:]):
             logits = logits.flatten(1)
-        if len(x) == 1 and logits.ndim == 1 and len(logits) > 1:
-            logits = logits[None]
-        return logits.to(x.dtype) if logits.is_floating_point() else logits
-
-    def _dtype(self, x: Tensor) -> torch.dtype:
-        """The arithmetic that the weights ask for, where they agree."""
-        kinds = {each.dtype for each in self.inner.parameters() if each.is_floating_point()}
-        return next(iter(kinds)) if len(kinds) == 1 and x.is_floating_point() else x.dtype
+        return logits[None] if len(x) == 1 and logits.ndim == 1 and len(logits) > 1 else logits
 
 
 def logits_of(answer: object) -> Tensor:
