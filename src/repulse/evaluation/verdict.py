@@ -173,7 +173,10 @@ def caution(natural: float, chance: float, count: int) -> str:
     """
     if count and chance:
         z = 1.96
-        middle, reach = natural + z * z / (2 * count), z * sqrt(natural * (1 - natural) / count + (z / (2 * count)) ** 2)
+        middle, reach = (
+            natural + z * z / (2 * count),
+            z * sqrt(natural * (1 - natural) / count + (z / (2 * count)) ** 2),
+        )
         if (middle - reach) / (1 + z * z / count) <= chance:
             return f"The model is no better than guessing ({in_percent(natural)} right without any attack)."
     return f"Only {count} images: the figure may be far off." if count < FEW_IMAGES else ""
