@@ -11,8 +11,8 @@ from repulse.prototypes import (  # noqa: F401
     repulsion_sphere,
 )
 from repulse.prototypes.bounds import Bound
-from repulse.prototypes.methods import METHODS, Made, make_prototypes
+from repulse.prototypes.methods import METHODS, make_prototypes
 from repulse.prototypes.prototypes import Metric, Prototypes
 from repulse.prototypes.separation import Measure, Separation, measure
 
-__all__ = ["METHODS", "Bound", "Made", "Measure", "Metric", "Prototypes", "Separation", "make_prototypes", "measure"]
+__all__ = ["METHODS", "Bound", "Measure", "Metric", "Prototypes", "Separation", "make_prototypes", "measure"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from scipy.special import eval_gegenbauer, roots_jacobi
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -144,21 +146,10 @@ def _design_size(d: int, m: int) -> int:
 
 def _gegenbauer(k: int, d: int, s: float) -> float:
     """The Gegenbauer polynomial of degree `k` for the sphere in `d` dimensions, with value 1 at 1."""
-    before, value = 0.0, 1.0
-    for i in range(k):
-        before, value = value, ((2 * i + d - 2) * s * value - i * before) / (i + d - 2)
-    return value
+    order = (d - 2) / 2
+    return float(eval_gegenbauer(k, order, s) / eval_gegenbauer(k, order, 1.0))
 
 
 def _jacobi_zero(k: int, a: float, b: float) -> float:
-    """The largest zero of the Jacobi polynomial of degree `k`, as an eigenvalue (Golub and Welsch); -1 if `k = 0`."""
-    if k == 0:
-        return -1.0
-    import numpy as np
-
-    i = np.arange(1, k)
-    total = 2 * i + a + b
-    diagonal = np.append((b - a) / (a + b + 2), (b * b - a * a) / (total * (total + 2)))
-    square = 4 * i * (i + a) * (i + b) * (i + a + b) / (total**2 * (total + 1) * (total - 1))
-    matrix = np.diag(diagonal) + np.diag(np.sqrt(square), 1) + np.diag(np.sqrt(square), -1)
-    return float(np.linalg.eigvalsh(matrix)[-1])
+    """The largest zero of the Jacobi polynomial of degree `k`; -1 if `k = 0`."""
+    return float(roots_jacobi(k, a, b)[0][-1]) if k else -1.0

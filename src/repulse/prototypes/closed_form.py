@@ -10,11 +10,13 @@ import math
 
 import torch
 from jaxtyping import Float
+from scipy.linalg import helmert
 from torch import Tensor
 
 from repulse.common.errors import RepulseError
 from repulse.common.seeding import generator
-from repulse.prototypes.methods import METHODS, Made, closed_form, impossible
+from repulse.prototypes.methods import METHODS, closed_form, impossible
+from repulse.prototypes.prototypes import Prototypes
 
 MAX_MAHALANOBIS_NORM = 10.0
 """Norm of the max-Mahalanobis centres: `C_MM = 10`, as in the experiments of Pang et al. (ICLR 2020)."""
@@ -31,12 +33,7 @@ def simplex(n: int, d: int) -> Float[Tensor, "n d"]:
     """
     if n > d + 1:
         raise impossible("simplex", n, d, f"it has at most d + 1 = {d + 1} points")
-    column = torch.arange(1, n, dtype=torch.float64)
-    row = torch.arange(n, dtype=torch.float64)[:, None]
-    # Column k of the Helmert basis: 1 in rows 0..k-1, -k in row k, 0 below; all divided by sqrt(k (k + 1)).
-    basis = (row < column).double() - column * (row == column)
-    basis /= (column * (column + 1)).sqrt()
-    return _padded(basis * math.sqrt(n / (n - 1)), d)
+    return _padded(torch.from_numpy(helmert(n).T * math.sqrt(n / (n - 1))), d)
 
 
 @closed_form("orthoplex", "cosine")
@@ -110,10 +107,10 @@ def random(n: int, d: int, seed: int) -> Float[Tensor, "n d"]:
 
 
 @METHODS.register("random")
-def _random(n: int, d: int, seed: int, steps: int | None) -> Made:
+def _random(n: int, d: int, seed: int, steps: int | None) -> Prototypes:
     if steps is not None:
         raise RepulseError(f"method 'random' takes no steps, got steps={steps}: leave them out")
-    return Made(random(n, d, seed), "cosine", seed=seed)
+    return Prototypes(random(n, d, seed), "cosine", seed=seed)
 
 
 def _padded(points: Float[Tensor, "n k"], d: int) -> Float[Tensor, "n d"]:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repulse.common.seeding import generator
-from repulse.prototypes.methods import METHODS, Made, impossible
+from repulse.prototypes.methods import METHODS, impossible
+from repulse.prototypes.prototypes import Prototypes
 
 DEFAULT_STEPS = 1000
 LEARNING_RATE = 0.1
@@ -18,7 +19,7 @@ _BLOCK_NUMBERS = 8_000_000
 
 
 @METHODS.register("hyperspherical")
-def hyperspherical(n: int, d: int, seed: int, steps: int | None) -> Made:
+def hyperspherical(n: int, d: int, seed: int, steps: int | None) -> Prototypes:
     """Descend the mean over classes of the largest cosine to another prototype (Mettes, van der Pol & Snoek 2019).
 
     The source's objective, without its semantic priors: start from random directions, SGD with learning rate 0.1 and
@@ -37,7 +38,7 @@ def hyperspherical(n: int, d: int, seed: int, steps: int | None) -> Made:
         # PyTorch's SGD, written out: the gradient of a largest cosine is one row, so no graph is needed.
         velocity = MOMENTUM * velocity + cosine_crowding(points)
         points = torch.nn.functional.normalize(points - LEARNING_RATE * velocity, dim=1)
-    return Made(points, "cosine", seed=seed, steps=taken)
+    return Prototypes(points, "cosine", seed=seed, steps=taken)
 
 
 def crowding(points: Float[Tensor, "n d"]) -> Float[Tensor, ""]:

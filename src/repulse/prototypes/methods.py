@@ -1,35 +1,22 @@
 """The registry of prototype methods.
 
 A new method is one function of `(n, d)` under `@closed_form(name, metric)`, or one of `(n, d, seed, steps)` that
-returns `Made` under `@METHODS.register(name)`.
+returns `Prototypes` under `@METHODS.register(name)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 
-from jaxtyping import Float
 from torch import Tensor
 
 from repulse.common.errors import RepulseError
 from repulse.common.registry import Registry
 from repulse.prototypes.prototypes import Metric, Prototypes
 
-
-@dataclass(frozen=True, eq=False)
-class Made:
-    """What a method returns: points, what they are separated in, and how it went."""
-
-    points: Float[Tensor, "n d"]
-    metric: Metric
-    seed: int = 0
-    steps: int = 0
-    provenance: Mapping[str, str] = field(default_factory=dict)
-
-
-Method = Callable[[int, int, int, int | None], Made]
-"""`(n, d, seed, steps or None) -> Made`; raises RepulseError where (n, d) is impossible."""
+Method = Callable[[int, int, int, int | None], Prototypes]
+"""`(n, d, seed, steps or None) -> Prototypes`; raises RepulseError where (n, d) is impossible."""
 
 Construction = Callable[[int, int], Tensor]
 """`(n, d) -> points (n, d)`: a closed form, the same every time."""
@@ -42,12 +29,12 @@ def closed_form(name: str, metric: Metric) -> Callable[[Construction], Construct
 
     def enter(construction: Construction) -> Construction:
         @METHODS.register(name)
-        def make(n: int, d: int, seed: int, steps: int | None) -> Made:  # noqa: ARG001
+        def make(n: int, d: int, seed: int, steps: int | None) -> Prototypes:  # noqa: ARG001
             if steps is not None:
                 raise RepulseError(
                     f"method {name!r} is a closed form and takes no steps, got steps={steps}: leave them out"
                 )
-            return Made(construction(n, d), metric)
+            return Prototypes(construction(n, d), metric)
 
         return construction
 
@@ -76,7 +63,7 @@ def make_prototypes(method: str, n: int, d: int, *, seed: int = 0, steps: int | 
     if steps is not None and steps < 1:
         raise RepulseError(f"steps must be at least 1, got {steps}")
     made = METHODS[method](n, d, seed, steps)
-    return Prototypes(made.points.float(), made.metric, method, made.seed, made.steps, made.provenance)
+    return replace(made, points=made.points.float(), method=method)
 
 
 def impossible(method: str, n: int, d: int, limit: str) -> RepulseError:

@@ -27,7 +27,7 @@ class Prototypes:
     Args:
         points: one row per class.
         metric: what they were separated in: `cosine` (angles), `l2` or `linf` (distances).
-        method: name of the method.
+        method: name of the method; `make_prototypes` enters it.
         seed: of the method's random start; 0 for a closed form.
         steps: that an iterative method took; 0 for a closed form.
         provenance: anything else worth knowing, as text.
@@ -38,7 +38,7 @@ class Prototypes:
 
     points: Float[Tensor, "n d"]
     metric: Metric
-    method: str
+    method: str = ""
     seed: int = 0
     steps: int = 0
     provenance: Mapping[str, str] = field(default_factory=dict)

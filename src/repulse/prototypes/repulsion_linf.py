@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repulse.common.seeding import generator
-from repulse.prototypes.methods import METHODS, Made
+from repulse.prototypes.methods import METHODS
+from repulse.prototypes.prototypes import Prototypes
 
 DEFAULT_STEPS = 1000
 
@@ -16,7 +17,7 @@ _BLOCK_NUMBERS = 16_000_000
 
 
 @METHODS.register("repulsive-linf")
-def repulsive_linf(n: int, d: int, seed: int, steps: int | None) -> Made:
+def repulsive_linf(n: int, d: int, seed: int, steps: int | None) -> Prototypes:
     """Ascend the sum of pairwise L-inf distances by SGD, as the paper does (Serban et al. 2021).
 
     Start uniform in [-1, 1], learning rate 0.01, momentum 0.9, 1,000 steps by default (the paper: 50 to 5,000). Nothing
@@ -29,7 +30,7 @@ def repulsive_linf(n: int, d: int, seed: int, steps: int | None) -> Made:
         # PyTorch's SGD, written out: the gradient of a maximum is one sign, so no graph is needed.
         momentum = 0.9 * momentum + linf_repulsion(points)
         points = points + 0.01 * momentum
-    return Made(points, "linf", seed=seed, steps=taken)
+    return Prototypes(points, "linf", seed=seed, steps=taken)
 
 
 def linf_repulsion(points: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from repulse.common.seeding import generator
 from repulse.prototypes.closed_form import orthoplex, random
-from repulse.prototypes.methods import METHODS, Made, impossible
+from repulse.prototypes.methods import METHODS, impossible
+from repulse.prototypes.prototypes import Prototypes
 
 # Tiny problems have poor local optima and cost nothing, so they start up to 16 times; from about 500 points on, once.
 _STARTS = 16
@@ -30,7 +31,7 @@ _SHARPEST = 1e5
 
 
 @METHODS.register("repulsive-sphere")
-def repulsive_sphere(n: int, d: int, seed: int, steps: int | None) -> Made:
+def repulsive_sphere(n: int, d: int, seed: int, steps: int | None) -> Prototypes:
     """Make the largest pairwise cosine small by descent on its smooth upper bound, ever sharper.
 
     Minimises `log(sum over pairs of exp(beta cos)) / beta`, which exceeds the largest cosine by at most
@@ -53,7 +54,7 @@ def repulsive_sphere(n: int, d: int, seed: int, steps: int | None) -> Made:
     points, provenance = found[best], {"starts": str(starts)}
     if n <= 2 * d and cosines[best] > 0:
         points, provenance = orthoplex(n, d), {"starts": str(starts), "result": "orthoplex, better than the search's"}
-    return Made(points, "cosine", seed=seed, steps=taken, provenance=provenance)
+    return Prototypes(points, "cosine", seed=seed, steps=taken, provenance=provenance)
 
 
 def default_steps(n: int, d: int) -> int:
