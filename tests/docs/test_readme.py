@@ -1,6 +1,8 @@
 """The README says what the results say."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -30,4 +32,9 @@ def test_everything_public_can_be_fetched_from_the_package():
 
     for name in repulse.__all__:
         assert getattr(repulse, name) is not None
-    assert set(repulse._HOMES) | {"RepulseError", "__version__"} == set(repulse.__all__)
+    assert {"ATTACKS", "RunConfig", "ensemble", "evaluate", "load_foreign", "__version__"} <= set(dir(repulse))
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, repulse; repulse.RepulseError, repulse.__version__; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

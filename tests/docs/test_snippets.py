@@ -23,11 +23,11 @@ def blocks(page, language):
 )
 def test_the_python_of_a_page_runs(page):
     from repulse.attacks import OBJECTIVES
-    from repulse.models import BACKBONES
+    from repulse.models import BACKBONES, READOUTS
     from repulse.prototypes import METHODS
     from repulse.training import LOSSES, RECIPES
 
-    registries = (OBJECTIVES, BACKBONES, METHODS, LOSSES, RECIPES)
+    registries = (OBJECTIVES, BACKBONES, METHODS, LOSSES, READOUTS, RECIPES)
     before = [set(registry) for registry in registries]
     names = {"__name__": "docs"}
     try:

@@ -21,6 +21,12 @@ class PrototypeClassifier(nn.Module):
     is inside, so any attack library, exporter or compiler takes it as it is. The softmax baseline is the same class
     with one-hot prototypes and the `linear` readout.
 
+    >>> from repulse import make_prototypes
+    >>> backbone = nn.Sequential(nn.Flatten(), nn.Linear(64, 16))
+    >>> model = PrototypeClassifier(backbone, make_prototypes("simplex", 10, 16), "cosine", temperature=0.1)
+    >>> model(torch.rand(5, 1, 8, 8)).shape
+    torch.Size([5, 10])
+
     Args:
         backbone: maps normalised images (N, C, H, W) to embeddings (N, d).
         prototypes: n points in d dimensions; kept as a buffer, not trained, unless `learn_prototypes` is set.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -51,11 +52,11 @@ def auto(n: int, d: int, seed: int, steps: int | None) -> Prototypes:
     reached = smallest_angle(searched.points)
     if closed is not None and angle >= reached:
         why = f"{angle:.3f} degrees of at most {bound:.3f}; repulsive-sphere reached {reached:.3f}"
-        return Prototypes(closed, "cosine", seed, searched.steps, _choice("kerdock", why))
+        return Prototypes(closed, "cosine", "kerdock", seed, searched.steps, _choice("kerdock", why))
     why = f"{reached:.3f} degrees of at most {bound:.3f}"
     if closed is not None:
         why += f"; kerdock has {angle:.3f}"
-    return Prototypes(searched.points, "cosine", seed, searched.steps, _choice("repulsive-sphere", why))
+    return replace(searched, provenance=_choice("repulsive-sphere", why))
 
 
 def _choice(method: str, why: str) -> dict[str, str]:

@@ -19,6 +19,9 @@ class Bound:
 def angle_bound(n: int, d: int) -> Bound:
     """Upper bound on the smallest pairwise angle, in degrees.
 
+    >>> round(angle_bound(240, 8).value, 6)
+    60.0
+
     Reached for `n <= 2 d` and for `d <= 2`; beyond, Levenshtein's bound, in 3-d the smaller of it and Fejes Toth's.
     """
     if n <= d + 1:

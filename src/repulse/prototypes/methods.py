@@ -44,6 +44,9 @@ def closed_form(name: str, metric: Metric) -> Callable[[Construction], Construct
 def make_prototypes(method: str, n: int, d: int, *, seed: int = 0, steps: int | None = None) -> Prototypes:
     """Make `n` class prototypes in `d` dimensions.
 
+    >>> make_prototypes("auto", 10, 16).provenance["chosen"]
+    'simplex'
+
     Spherical methods (metric `cosine`) return points of norm 1, `max-mahalanobis` of norm 10, `hadamard` sign vectors.
 
     Args:

@@ -86,6 +86,10 @@ class Separation:
 def measure(points: Float[Tensor, "n d"]) -> Separation:
     """Measure the separation of `n >= 2` points, pair by pair, in blocks: memory grows with `n d` only.
 
+    >>> from repulse import make_prototypes
+    >>> round(measure(make_prototypes("simplex", 4, 3).points).smallest_angle.value, 2)
+    109.47
+
     Raises:
         RepulseError: if there are fewer than two points, or one is zero (it has no direction) or not finite.
     """
