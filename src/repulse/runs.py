@@ -164,6 +164,7 @@ def load_splits(config: RunConfig) -> DataSplits:
     data = config.data
     splits = load_data(
         data.source,
+        reader=data.reader,
         name=data.name,
         image_column=data.image_column,
         label_column=data.label_column,

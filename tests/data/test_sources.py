@@ -91,7 +91,7 @@ def test_digits_take_a_name_and_refuse_what_would_change_them():
     assert error("digits", image_size=16, channels=3) == (
         "the images of digits are always the same; leave out image_size, channels"
     )
-    assert error("digits", image_column="img") == "data source 'digits' has no option 'image_column'"
+    assert error("digits", image_column="img") == "digits has no columns; leave out image_column and label_column"
 
 
 def test_a_parquet_folder_gives_its_images_names_and_splits(tmp_path):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from repulse.common.errors import RepulseError
 from repulse.common.notice import notice
 from repulse.data.decode import ImageFiles, pillow
-from repulse.data.sources import Split, register_source
+from repulse.data.sources import SOURCES, Columns, Source, Split
 from repulse.data.splits import role
 
 # Pillow's readers of these want another program, or only say what the file is.
@@ -42,53 +43,59 @@ _NOTES = {
 _METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}
 
 
-def holds_images(source: str) -> bool:
-    """Whether this is a folder of images rather than of tables, and without a table that gives their labels."""
-    tables = images = 0
-    for path in files_under(Path(source)):
-        if path.name in _METADATA:
-            return False
-        tables += path.suffix.lower() == ".parquet"
-        images += path.suffix.lower() in image_suffixes() | _OTHER_IMAGES
-    return images > tables
-
-
-@register_source("folder", takes=holds_images, strict=True)
-def image_folder(source: str, name: str) -> dict[str, Split]:
-    """The splits of a folder of images.
+@SOURCES.register("folder")
+class ImageFolder(Source):
+    """A folder of images.
 
     First-level folders called `train`, `test`, `val` and the like, in any case, are splits; the level below them is the
     classes, and whatever lies deeper belongs to its class. Without splits the first level is the classes.
-
-    Raises:
-        RepulseError: if no image can be read, or none lies in a folder of a class.
     """
-    root = Path(source)
-    images, others = [], Counter[str]()
-    for path in files_under(root):
-        suffix = path.suffix.lower()
-        if suffix in image_suffixes():
-            images.append(path)
-        elif suffix not in _NOTES or (suffix == "" and len(path.parts) > 1):
-            others[suffix or "without ending"] += 1
-    left = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
-    hint = "; `pip install pillow-heif` for HEIC" if others.keys() & {".heic", ".heif"} else ""
-    if not images:
-        raise RepulseError(f"{source} holds no image that can be read, but {left}{hint or '; convert them to PNG'}")
-    if others:
-        notice(f"{name}: files that are no images, or of a kind that is not read, are left out: {left}{hint}")
-    tops: dict[str, list[PurePosixPath]] = defaultdict(list)
-    for path in images:
-        tops[path.parts[0] if len(path.parts) > 1 else ""].append(path)
-    named = {top for top in tops if role(top)}
-    # A class may be called `train`: then its images lie in the folder itself.
-    deep = {top for top in named if 2 * sum(len(path.parts) > 2 for path in tops[top]) > len(tops[top])}
-    if not deep and named != tops.keys() - {""}:
-        return {"train": _split(root, images, 0, f"{name} train")}
-    stray = tops.pop("", [])
-    if stray:
-        _leave_out(name, stray)
-    return {top: _split(root, paths, 1, f"{name} {top}") for top, paths in tops.items()}
+
+    strict: ClassVar[bool] = True
+
+    @classmethod
+    def takes(cls, place: str) -> bool:
+        """A folder of images rather than of tables, and without a table that gives their labels."""
+        tables = images = 0
+        for path in files_under(Path(place)):
+            if path.name in _METADATA:
+                return False
+            tables += path.suffix.lower() == ".parquet"
+            images += path.suffix.lower() in image_suffixes() | _OTHER_IMAGES
+        return images > tables
+
+    def read(self, place: str, name: str, columns: Columns) -> Mapping[str, Split]:  # noqa: ARG002
+        """Its splits.
+
+        Raises:
+            RepulseError: if no image can be read.
+        """
+        root = Path(place)
+        images, others = [], Counter[str]()
+        for path in files_under(root):
+            suffix = path.suffix.lower()
+            if suffix in image_suffixes():
+                images.append(path)
+            elif suffix not in _NOTES or (suffix == "" and len(path.parts) > 1):
+                others[suffix or "without ending"] += 1
+        left = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
+        hint = "; `pip install pillow-heif` for HEIC" if others.keys() & {".heic", ".heif"} else ""
+        if not images:
+            raise RepulseError(f"{place} holds no image that can be read, but {left}{hint or '; convert them to PNG'}")
+        if others:
+            notice(f"{name}: files that are no images, or of a kind that is not read, are left out: {left}{hint}")
+        tops: dict[str, list[PurePosixPath]] = defaultdict(list)
+        for path in images:
+            tops[path.parts[0] if len(path.parts) > 1 else ""].append(path)
+        named = {top for top in tops if role(top)}
+        # A class may be called `train`: then its images lie in the folder itself.
+        deep = {top for top in named if 2 * sum(len(path.parts) > 2 for path in tops[top]) > len(tops[top])}
+        if not deep and named != tops.keys() - {""}:
+            return {"train": _split(root, images, 0, f"{name} train")}
+        stray = tops.pop("", [])
+        if stray:
+            _leave_out(name, stray)
+        return {top: _split(root, paths, 1, f"{name} {top}") for top, paths in tops.items()}
 
 
 def _split(root: Path, paths: Sequence[PurePosixPath], depth: int, where: str) -> Split:

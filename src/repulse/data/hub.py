@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from repulse.data.sources import Split, register_source
+from repulse.data.sources import SOURCES, Columns, Source, Split
 from repulse.data.tables import read_tables, table_splits
 
 
-@register_source("hub", takes=lambda source: not Path(source).exists())
-def hub(
-    source: str, name: str, *, image_column: str | None = None, label_column: str | None = None
-) -> dict[str, Split]:
-    """The splits of a data set on the Hub.
+@SOURCES.register("hub")
+class Hub(Source):
+    """A data set on the Hub, by an id such as `uoft-cs/cifar10`."""
 
-    Args:
-        source: its id, such as `uoft-cs/cifar10`.
-        name: what messages call it.
-        image_column: column of the images; found by itself if there is only one.
-        label_column: column of the labels; found by itself if it is plain.
+    has_columns: ClassVar[bool] = True
 
-    Raises:
-        RepulseError: if it cannot be reached or read.
-    """
-    tables = read_tables("Hugging Face Hub id (or a local folder that does not exist)", source, path=source)
-    return table_splits(tables, source, name, image_column, label_column)
+    @classmethod
+    def takes(cls, place: str) -> bool:
+        """Whatever is no folder."""
+        return not Path(place).exists()
+
+    def read(self, place: str, name: str, columns: Columns) -> Mapping[str, Split]:
+        """Its splits.
+
+        Raises:
+            RepulseError: if it cannot be reached or read.
+        """
+        tables = read_tables("Hugging Face Hub id (or a local folder that does not exist)", place, path=place)
+        return table_splits(tables, place, name, columns)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from repulse.data import digits, folder, hub, parquet  # noqa: F401
 from repulse.data.headers import common_format
 from repulse.data.images import DataSplits, ImageSet, ImageSource, check_classes, stratified_indices
 from repulse.data.labels import named, numbered, own_names
-from repulse.data.sources import SOURCES, Split, find_source
+from repulse.data.sources import Auto, Columns, Source, Split
 from repulse.data.splits import choose_splits, unlabelled
 from repulse.data.stream import StreamedImages
 
@@ -56,8 +55,10 @@ def load_data(
     class_names: Sequence[str] | None = None,
     name: str | None = None,
     in_memory: bool | None = None,
+    reader: Source | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     seed: int = 0,
-    **options: Any,
 ) -> DataSplits:
     """The training, validation and test images of a data set.
 
@@ -75,8 +76,11 @@ def load_data(
             the data has too are found by name; others are new names for the data's classes. By default the data's own.
         name: what tables call the set; the source's own name by default.
         in_memory: hold decoded images in memory or decode them as they are needed; by default, by size.
+        reader: how to read the source, with its settings; by default the registered source of that name, or the one
+            that takes such a folder or id.
+        image_column: column of the images in tables; found by itself if there is only one.
+        label_column: column of the labels; found by itself if it is plain.
         seed: of the validation split.
-        options: the source's own, such as `image_column` and `label_column` of tables.
 
     Raises:
         RepulseError: in one line that names what is wrong: a broken image, a missing column or split, one class only,
@@ -84,7 +88,18 @@ def load_data(
     """
     if not 0 <= validation < 1:
         raise RepulseError(f"validation must be a share in [0, 1), got {validation}")
-    data = _open(source, train_split, test_split, image_size, channels, class_names, name, in_memory, options)
+    data = _open(
+        source,
+        reader,
+        Columns(image_column, label_column),
+        train_split,
+        test_split,
+        image_size,
+        channels,
+        class_names,
+        name,
+        in_memory,
+    )
     train, test = data.divided()
     if test.image_shape != train.image_shape:
         raise RepulseError(
@@ -108,7 +123,9 @@ def load_test(
     name: str | None = None,
     in_memory: bool | None = None,
     train_split: str | None = None,
-    **options: Any,
+    reader: Source | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> ImageSource:
     """Only the images to measure on: the test images that `load_data` gives for the same arguments.
 
@@ -122,7 +139,18 @@ def load_test(
     Raises:
         RepulseError: as `load_data`.
     """
-    data = _open(source, train_split, test_split, image_size, channels, class_names, name, in_memory, options)
+    data = _open(
+        source,
+        reader,
+        Columns(image_column, label_column),
+        train_split,
+        test_split,
+        image_size,
+        channels,
+        class_names,
+        name,
+        in_memory,
+    )
     if data.splits[1] is not None or not divide:
         return data.test
     return data.divided()[1]
@@ -130,6 +158,8 @@ def load_test(
 
 def _open(
     source: str,
+    reader: Source | None,
+    columns: Columns,
     train_split: str | None,
     test_split: str | None,
     image_size: int | None,
@@ -137,23 +167,22 @@ def _open(
     class_names: Sequence[str] | None,
     name: str | None,
     in_memory: bool | None,
-    options: dict[str, Any],
 ) -> _Data:
     if image_size is not None and image_size < 1:
         raise RepulseError(f"image_size must be at least 1 pixel, got {image_size}")
-    label = find_source(source)
-    kind, options = SOURCES[label], {key: value for key, value in options.items() if value is not None}
-    for unknown in options.keys() - inspect.signature(kind.read).parameters.keys():
-        raise RepulseError(f"data source {label!r} has no option {unknown!r}")
-    given = (train_split, test_split, image_size, channels, class_names, name, in_memory, options)
-    if _kept is not None and f"{source} {given}" in _kept:
-        return _kept[f"{source} {given}"]
+    given = (reader, columns, train_split, test_split, image_size, channels, class_names, name, in_memory)
+    key = f"{source} {given}"
+    if _kept is not None and key in _kept:
+        return _kept[key]
+    kind = (reader or Auto()).of(source)
+    if columns != Columns() and not kind.has_columns:
+        raise RepulseError(f"{source} has no columns; leave out image_column and label_column")
     known = name or Path(source).name or Path(source).resolve().name
-    found = kind.read(source, known, **options)
+    found = kind.read(source, known, columns)
     chosen = choose_splits(found, train_split, test_split, source, strict=kind.strict)
     data = _Data(source, known, found, chosen, image_size, channels, class_names, in_memory)
     if _kept is not None:
-        _kept[f"{source} {given}"] = data
+        _kept[key] = data
     return data
 
 

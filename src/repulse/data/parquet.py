@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from repulse.common.errors import RepulseError
 from repulse.data.folder import files_under
-from repulse.data.sources import Split, register_source
+from repulse.data.sources import SOURCES, Columns, Source, Split
 from repulse.data.splits import role
 from repulse.data.tables import read_tables, table_splits
 
@@ -17,44 +19,47 @@ from repulse.data.tables import read_tables, table_splits
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
-@register_source("parquet", takes=lambda source: Path(source).is_dir())
-def parquet(
-    source: str, name: str, *, image_column: str | None = None, label_column: str | None = None
-) -> dict[str, Split]:
-    """The splits of a folder of tables.
+@SOURCES.register("parquet")
+class ParquetFolder(Source):
+    """A folder of tables.
 
     `SPLIT-00000-of-00001.parquet`, `SPLIT.parquet` and `SPLIT/*.parquet` are parts of a split. A folder whose README
     describes it for the Hub, or without parquet files, is left to `datasets`.
-
-    Args:
-        source: the folder.
-        name: what messages call it.
-        image_column: column of the images; found by itself if there is only one.
-        label_column: column of the labels; found by itself if it is plain.
-
-    Raises:
-        RepulseError: if the folder is empty, or cannot be read.
     """
-    root = Path(source)
-    paths = list(files_under(root))
-    if not paths:
-        raise RepulseError(f"the folder {source} is empty")
-    files = [path for path in paths if path.suffix.lower() == ".parquet"]
-    if files and not _is_described(root):
-        # Each split on its own: together, all would be read with the class names of the first.
-        tables = {
-            split: read_tables(
-                # What is in a file's name is no pattern.
-                "folder",
-                source,
-                path="parquet",
-                data_files=[glob.escape(str(root.resolve() / path)) for path in some],
-            )["train"]
-            for split, some in _by_split(files, source).items()
-        }
-    else:
-        tables = read_tables("folder", source, path=str(root.resolve()))
-    return table_splits(tables, source, name, image_column, label_column)
+
+    has_columns: ClassVar[bool] = True
+
+    @classmethod
+    def takes(cls, place: str) -> bool:
+        """Any folder."""
+        return Path(place).is_dir()
+
+    def read(self, place: str, name: str, columns: Columns) -> Mapping[str, Split]:
+        """Its splits.
+
+        Raises:
+            RepulseError: if the folder is empty, or cannot be read.
+        """
+        root = Path(place)
+        paths = list(files_under(root))
+        if not paths:
+            raise RepulseError(f"the folder {place} is empty")
+        files = [path for path in paths if path.suffix.lower() == ".parquet"]
+        if files and not _is_described(root):
+            # Each split on its own: together, all would be read with the class names of the first.
+            tables = {
+                split: read_tables(
+                    # What is in a file's name is no pattern.
+                    "folder",
+                    place,
+                    path="parquet",
+                    data_files=[glob.escape(str(root.resolve() / path)) for path in some],
+                )["train"]
+                for split, some in _by_split(files, place).items()
+            }
+        else:
+            tables = read_tables("folder", place, path=str(root.resolve()))
+        return table_splits(tables, place, name, columns)
 
 
 def _is_described(root: Path) -> bool:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from repulse.common.settings import Settings
+from repulse.common.settings import OneOf, Settings
+from repulse.data.sources import SOURCES, Auto, Source
 
 
 class DataSettings(Settings):
     """Which images."""
 
-    source: str = Field("digits", description="'digits', a folder of parquet files or of images, or a Hub id.")
+    source: str = Field(
+        "digits",
+        description="'digits', a folder of images or of parquet files, a Hub id, or a registered reader's name.",
+    )
+    reader: Annotated[Source, OneOf(SOURCES)] = Field(
+        Auto(), description="How to read the source; auto: by its name, or as such a folder or id is read."
+    )
     name: str | None = Field(None, description="What tables call the data; none: taken from the source.")
     image_column: str | None = Field(None, description="Column of the images; none: found by itself.")
     label_column: str | None = Field(None, description="Column of the labels; none: found by itself.")

@@ -1,16 +1,17 @@
-"""Where images come from: a registry. A source is one function, registered by name, with its own typed options."""
+"""Where images come from: a registry. A source is a class with its own typed settings, registered by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from repulse.common.errors import RepulseError
-from repulse.common.registry import Registry
+from repulse.common.settings import Choice, Choices
 from repulse.data.decode import EncodedImages, place
 
 
@@ -40,51 +41,74 @@ class Split:
         return place(self.images.read([row])[0] or {}, self.where, row)
 
 
-Read = Callable[..., Mapping[str, Split]]
-"""From what `--data.source` says, and the name that messages use, with the source's own options: its splits by name."""
-
-
 @dataclass(frozen=True)
-class Source:
-    """A kind of source; see `register_source`."""
+class Columns:
+    """Which columns of a table to read, as given by the user; None: found by itself."""
 
-    read: Read
-    takes: Callable[[str], bool] | None = None
-    strict: bool = False
-
-
-SOURCES: Registry[Source] = Registry("data source")
+    image: str | None = None
+    label: str | None = None
 
 
-def register_source(
-    name: str, takes: Callable[[str], bool] | None = None, *, strict: bool = False
-) -> Callable[[Read], Read]:
-    """Decorate a function that reads a source, to enter it in `SOURCES`.
+class Source(Choice):
+    """A way to read images and labels, with settings of its own. It is one file, registered by one line.
 
-    Args:
-        name: `--data.source NAME` reads it.
-        takes: says of another value of `--data.source`, a folder perhaps, that this source reads it.
-        strict: whether a split of no usual name is an error even where there are others to train and to measure on.
+    `strict`: whether a split of no usual name is an error even where there are others to train and to measure on.
+    `has_columns`: whether the user may say which columns to read.
     """
 
-    def enter(read: Read) -> Read:
-        SOURCES.register(name)(Source(read, takes, strict))
-        return read
+    strict: ClassVar[bool] = False
+    has_columns: ClassVar[bool] = False
 
-    return enter
+    @classmethod
+    def takes(cls, place: str) -> bool:  # noqa: ARG003
+        """Whether `--data.source PLACE` is read this way if nothing else is said; its own name always is."""
+        return False
+
+    def of(self, place: str) -> Source:  # noqa: ARG002
+        """The source that reads this place: itself."""
+        return self
+
+    @abstractmethod
+    def read(self, place: str, name: str, columns: Columns) -> Mapping[str, Split]:
+        """The splits, by name.
+
+        Args:
+            place: what `--data.source` says: the source's own name, a folder, an id.
+            name: what messages call the data.
+            columns: for a source that `has_columns`, those that the user names.
+
+        Raises:
+            RepulseError: in one line that says what is wrong, and what to do.
+        """
 
 
-def find_source(source: str) -> str:
-    """The name of the kind of source that reads `source`: its own name, or the first kind that takes it.
+SOURCES: Choices[Source] = Choices("data reader")
+
+
+@SOURCES.register("auto")
+class Auto(Source):
+    """Whichever source has the name that `--data.source` says, or else takes such a folder or id."""
+
+    def of(self, place: str) -> Source:
+        """The source that is found."""
+        return find_source(place)
+
+    def read(self, place: str, name: str, columns: Columns) -> Mapping[str, Split]:
+        """As the source that is found."""
+        return self.of(place).read(place, name, columns)
+
+
+def find_source(place: str) -> Source:
+    """The source of that name, or else the first one that takes the place.
 
     Raises:
         RepulseError: if it is a file, or a folder that does not exist.
     """
-    if source in SOURCES:
-        return source
-    local = Path(source)
+    if place in SOURCES:
+        return SOURCES.make(place)
+    local = Path(place)
     if local.exists() and not local.is_dir():
-        raise RepulseError(f"{source} is a file; give the folder that holds the images or parquet files")
-    if not local.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise RepulseError(f"no such folder: {source}")
-    return next(name for name, kind in SOURCES.items() if kind.takes is not None and kind.takes(source))
+        raise RepulseError(f"{place} is a file; give the folder that holds the images or parquet files")
+    if not local.exists() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
+        raise RepulseError(f"no such folder: {place}")
+    return next(kind() for kind in SOURCES.values() if kind.takes(place))

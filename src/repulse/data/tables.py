@@ -10,7 +10,7 @@ from typing import Any
 from repulse.common.errors import RepulseError
 from repulse.common.registry import unknown_name
 from repulse.data.decode import Encoded
-from repulse.data.sources import Split
+from repulse.data.sources import Columns, Split
 
 _LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "y")
 
@@ -58,17 +58,15 @@ def read_tables(kind: str, source: str, **files: Any) -> dict[str, Any]:
         datasets.enable_progress_bars()
 
 
-def table_splits(
-    tables: Mapping[str, Any], source: str, name: str, image_column: str | None, label_column: str | None
-) -> dict[str, Split]:
+def table_splits(tables: Mapping[str, Any], source: str, name: str, columns: Columns) -> dict[str, Split]:
     """Each table as a split, with the columns of images and labels that the first table has.
 
     Raises:
         RepulseError: in one line that names the column that is wrong, missing or not plain.
     """
     first = next(iter(tables.values()))
-    image_column = _image_column(first, image_column, source)
-    label_column = _label_column(first, label_column, image_column, source)
+    image_column = _image_column(first, columns.image, source)
+    label_column = _label_column(first, columns.label, image_column, source)
     return {
         split: _split(table, image_column, label_column, source, split, f"{name} {split}")
         for split, table in tables.items()
