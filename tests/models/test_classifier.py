@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from repulse.cli import main
 from repulse.common.errors import RepulseError
 from repulse.models import BACKBONES, PrototypeClassifier, make_backbone
+from repulse.models.lipschitz import Shift
+from repulse.models.settings import ModelSettings
+from repulse.runs import load_run
 
 
 def flat(dimension):
@@ -132,3 +136,38 @@ def test_the_small_cnn_is_convolution_norm_relu_and_pooling_bit_for_bit():
     assert torch.equal(a.grad, b.grad)
     for mine, theirs in zip(ours.parameters(), usual.parameters(), strict=True):
         assert torch.equal(mine.grad, theirs.grad)
+
+
+def test_further_arguments_of_a_backbone_are_settings():
+    deep = make_backbone("lipschitz-cnn", channels=1, dimension=4, depth=5)
+    plain = make_backbone("lipschitz-cnn", channels=1, dimension=4)
+    assert sum(isinstance(part, Shift) for part in deep) == 10
+    assert sum(isinstance(part, Shift) for part in plain) == 6
+    with pytest.raises(RepulseError, match=r"^backbone 'lipschitz-cnn' has no setting 'dept'; did you mean 'depth'\?"):
+        make_backbone("lipschitz-cnn", channels=1, dimension=4, dept=5)
+    with pytest.raises(RepulseError, match=r"^backbone 'linf-dist': grid: .* greater than or equal to 1, got 0$"):
+        make_backbone("linf-dist", channels=1, dimension=4, grid=0)
+    with pytest.raises(RepulseError, match=r"^backbone 'fast' has no setting 'depth'"):
+        make_backbone("fast", channels=1, dimension=4, depth=5)
+
+
+def test_a_backbone_of_ones_own_is_one_function_and_is_configured_by_yaml_and_flags(tmp_path, monkeypatch):
+    monkeypatch.setattr(BACKBONES, "_entries", dict(BACKBONES._entries))
+
+    @BACKBONES.register("mlp")
+    def mlp(channels, dimension, width, *, hidden=16, bias: bool = True):
+        layers = (nn.Linear(64 * channels, round(hidden * width)), nn.Linear(round(hidden * width), dimension, bias))
+        return nn.Sequential(nn.Flatten(), *layers)
+
+    file = tmp_path / "mlp.yaml"
+    file.write_text("model: {backbone: {name: mlp, hidden: 24}, width: 0.5}\n")
+    run = tmp_path / "run"
+    quick = ["--fit.epochs", "1", "--data.train-images", "50", "--progress", "quiet", "--preset", "softmax"]
+    assert main(["train", "--config", str(file), "--model.backbone.no-bias", "--output", str(run), *quick]) == 0
+    model, config, _ = load_run(run)
+    assert config.model.backbone.model_dump() == {"name": "mlp", "hidden": 24, "bias": False}
+    assert (model.backbone[1].out_features, model.backbone[2].bias) == (12, None)
+
+
+def test_a_configuration_of_before_names_a_backbone_by_its_name():
+    assert ModelSettings(backbone="resnet18").backbone == BACKBONES.make("resnet18")

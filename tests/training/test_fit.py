@@ -181,7 +181,7 @@ def test_the_papers_preset_is_the_papers():
     from repulse.config.presets import preset
 
     config = preset("paper-cifar10")
-    assert (config.model.backbone, config.model.readout, config.loss.name) == ("resnet18", "dot", "linf")
+    assert (config.model.backbone.name, config.model.readout, config.loss.name) == ("resnet18", "dot", "linf")
     assert (config.prototypes.method, config.prototypes.dimension) == ("repulsive-linf", 100)
     assert (config.fit.epochs, config.fit.batch_size) == (200, 128)
     optimiser = config.fit.optimiser
