@@ -5,6 +5,7 @@ from repulse.evaluation.settings import PAPER_GRID
 from repulse.reproduce.comparisons import COMPARISONS, cell_config, comparison, measurement
 from repulse.reproduce.grid import Grid
 from repulse.reproduce.methods import METHODS
+from repulse.training.recipes import FGSMRS
 
 
 def changed(config):
@@ -46,9 +47,10 @@ def test_the_cells_of_scale_cpu_stay_as_they_were_trained():
         "augment": {"crop_padding": 2, "flip": "random"},
         "prototypes": {"method": "simplex"},
         "model": {"width": 0.5},
-        "recipe": {"name": "fgsm-rs", "eps": 8 / 255},
+        "recipe": {"name": "fgsm-rs"},
         "fit": CPU_FIT | {"epochs": 3},
     }
+    assert trained.recipe == FGSMRS(eps=8 / 255)
 
 
 def test_full_is_the_papers_training():
