@@ -29,7 +29,7 @@ from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors, write_atomically
 from repulse.common.seeding import derive_seed, generator
-from repulse.common.settings import to_yaml
+from repulse.common.settings import merge, to_yaml
 from repulse.config.run import CONFIG_FILE, RunConfig, read_config
 from repulse.data import Augment, DataSplits, ImageSource, load_data
 from repulse.models import PrototypeClassifier, make_backbone
@@ -37,6 +37,7 @@ from repulse.prototypes import Prototypes, make_prototypes
 from repulse.training import EpochMetrics, fit, make_fabric, natural_accuracy
 from repulse.training.display import Output, TrainingDisplay
 from repulse.training.metrics import METRICS_FILE, metrics_csv, read_metrics
+from repulse.training.precision import precision_of
 from repulse.training.state import TrainingState
 
 Checkpoint = Literal["last", "best"]
@@ -78,6 +79,7 @@ def train_run(
         RepulseError: if the folder holds a run already and `resume` is not set, or holds a run with other settings;
             if the data, a setting or the device is impossible; if the loss is no longer a number.
     """
+    config = merge(config, {"fit": {"precision": precision_of(config.fit)}}, "precision")
     fabric = make_fabric(config.fit)
     fabric.launch()
     state = _open_folder(folder, config, resume)

@@ -11,6 +11,7 @@ from repulse.config.run import RunConfig
 from repulse.data import Augment, ImageSet
 from repulse.models import PrototypeClassifier
 from repulse.training import LOSSES, fit, make_fabric
+from repulse.training.settings import FitSettings
 from repulse.training.state import TrainingState
 
 

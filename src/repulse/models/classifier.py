@@ -91,7 +91,7 @@ class PrototypeClassifier(nn.Module):
         Raises:
             RepulseError: if the backbone's output is not (N, d) for prototypes in d dimensions.
         """
-        x = (x - self.mean) / self.std
+        x = (x.to(self.mean.dtype) - self.mean) / self.std
         z: Tensor = self._near(x)
         if self.mirror and not self.training:
             z = (z + self._near(x.flip(-1))) / 2

@@ -21,18 +21,25 @@ class FastNet(nn.Module):
         channels: C of the images.
         dimension: d of the embeddings.
         widths: channels of the three blocks; (64, 256, 256) in the paper.
+        activation: between layers; GELU in the paper.
     """
 
-    def __init__(self, channels: int, dimension: int, widths: tuple[int, int, int] = (64, 256, 256)) -> None:
+    def __init__(
+        self,
+        channels: int,
+        dimension: int,
+        widths: tuple[int, int, int] = (64, 256, 256),
+        activation: type[nn.Module] = nn.GELU,
+    ) -> None:
         super().__init__()
         patch = channels * 4
         self.whiten = nn.Conv2d(channels, 2 * patch, 2)
         self.whiten.weight.requires_grad_(False)
         self.blocks = nn.Sequential(
-            nn.GELU(),
-            _Block(2 * patch, widths[0]),
-            _Block(widths[0], widths[1]),
-            _Block(widths[1], widths[2]),
+            activation(),
+            _Block(2 * patch, widths[0], activation),
+            _Block(widths[0], widths[1], activation),
+            _Block(widths[1], widths[2], activation),
         )
         self.pool = nn.AdaptiveMaxPool2d(1)
         self.head = nn.Linear(widths[2], dimension, bias=False)
@@ -65,16 +72,16 @@ class FastNet(nn.Module):
 
 
 class _Block(nn.Module):
-    """Convolution, pooling, norm, GELU; convolution, norm, GELU."""
+    """Convolution, pooling, norm, activation; convolution, norm, activation."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, activation: type[nn.Module]) -> None:
         super().__init__()
         self.conv1 = _dirac(inputs, outputs)
         self.norm1 = _norm(outputs)
         self.conv2 = _dirac(outputs, outputs)
         self.norm2 = _norm(outputs)
         self.pool = nn.MaxPool2d(2)
-        self.active = nn.GELU()
+        self.active = activation()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.active(self.norm1(self.pool(self.conv1(x))))

@@ -16,8 +16,10 @@ from repulse.data import Augment, ImageSource, batches, steps_per_epoch
 from repulse.models import PrototypeClassifier
 from repulse.training.loss import Loss
 from repulse.training.metrics import EpochMetrics
+from repulse.training.mixing import cut_mixed
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
 from repulse.training.phases import Phased, phased
+from repulse.training.precision import precision_of
 from repulse.training.progressive import check_size, size_in_epoch, smaller
 from repulse.training.recipe import Progressing, Recipe, Replaying, Task
 from repulse.training.recipes.plain import Standard
@@ -44,14 +46,18 @@ class Watcher(Protocol):
 class _Step(nn.Module):
     """The forward part of a step as one module, so that DDP and the compiler see all of it."""
 
-    def __init__(self, model: PrototypeClassifier, loss: Loss, recipe: Recipe | Phased) -> None:
+    def __init__(self, model: PrototypeClassifier, loss: Loss, recipe: Recipe | Phased, cutmix: float) -> None:
         super().__init__()
         self.model = model
         self.task = Task(model, loss.per_example)
         self.recipe = recipe
+        self.cutmix = cutmix
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        values, z = self.recipe(self.task, x, y)
+        task = self.task
+        if self.cutmix:
+            x, task = cut_mixed(task, x, y, self.cutmix)
+        values, z = self.recipe(task, x, y)
         with torch.no_grad():
             hits = (self.model.classify(z).argmax(1) == y).sum()
         return values, hits
@@ -73,7 +79,7 @@ def make_fabric(settings: FitSettings) -> Fabric:
             accelerator=settings.accelerator,
             devices=devices,
             num_nodes=settings.nodes,
-            precision=settings.precision,
+            precision=precision_of(settings),
             strategy="ddp" if _processes_on_this_node() * settings.nodes > 1 else "auto",
         )
     except (RuntimeError, ValueError, TypeError, ImportError) as error:
@@ -129,7 +135,7 @@ def fit(
     recipe = Standard() if recipe is None else recipe
     replays = recipe.replays if isinstance(recipe, Replaying) else 1
     in_phases = phased(recipe)
-    step_module: nn.Module = _Step(model, loss, in_phases)
+    step_module: nn.Module = _Step(model, loss, in_phases, settings.cutmix)
     optimiser = make_optimiser(model, settings.optimiser)
     if settings.sync_batch_norm:
         step_module = nn.SyncBatchNorm.convert_sync_batchnorm(step_module)  # type: ignore[no-untyped-call]

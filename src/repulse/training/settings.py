@@ -8,7 +8,7 @@ from pydantic import Field
 
 from repulse.common.settings import Settings
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"]
 
 
 class OptimiserSettings(Settings):
@@ -66,7 +66,12 @@ class FitSettings(Settings):
     schedule: ScheduleSettings = ScheduleSettings()
     averaging: AveragingSettings = AveragingSettings()
     progressive: ProgressiveSettings = ProgressiveSettings()
-    precision: Precision = Field("32-true", description="Lightning Fabric's precision; bf16-mixed on recent GPUs.")
+    cutmix: float = Field(
+        0.0, ge=0, le=1, description="Share of the batches in which images get a rectangle of another one (CutMix)."
+    )
+    precision: Literal["auto"] | Precision = Field(
+        "32-true", description="Fabric's precision; auto: what the machine is fast in."
+    )
     channels_last: bool = Field(True, description="Memory layout that makes convolutions faster.")
     compile: bool = Field(False, description="Compile the step with torch.compile.")
     sync_batch_norm: bool = Field(False, description="Batch statistics over all processes (GPU only).")
