@@ -38,8 +38,8 @@ from repulse.common.settings import merge
 from repulse.config.run import read_config
 from repulse.data import data_kept, load_data, subset
 from repulse.evaluation.bench import Bench
-from repulse.evaluation.journal import Journal
-from repulse.runs import load_run, load_splits
+from repulse.run_folder import load_run, load_splits
+from repulse.subject import Subject
 
 # Which package each tool needs; ours needs none.
 TOOLS = {
@@ -94,7 +94,7 @@ def ours(name: str) -> Callable[[nn.Module, Tensor, Tensor, Threat], tuple[Tenso
             "repulse Square": (Member("square", "Square", Square(queries=SQUARE_QUERIES, rescale=True)),),
             "repulse Square, fewer queries": (Member("square", "Square", Square(queries=FEWER_QUERIES, rescale=True)),),
         }[name]
-        bench = Bench(model, x, y, seed=0, journal=Journal(None))
+        bench = Bench(Subject(model, x, y))
         outcome = None
         forward = backward = 0
         for member in members:

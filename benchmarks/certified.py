@@ -21,7 +21,6 @@ import torch
 
 from repulse import CertificationSettings, certify
 from repulse.certification.record import CertificateRecord
-from repulse.certifying import certify_run
 from repulse.common.allocator import keep_memory
 from repulse.common.environment import environment
 from repulse.common.files import write_atomically
@@ -29,8 +28,10 @@ from repulse.common.settings import merge
 from repulse.config.presets import preset
 from repulse.config.run import RunConfig
 from repulse.data import data_kept
+from repulse.opening import certify_run
 from repulse.reproduce.figures import spread
-from repulse.runs import load_run, load_splits, train_run
+from repulse.run_folder import load_run, load_splits
+from repulse.runs import train_run
 
 TITLES = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 PADDING = {"fashion-mnist": 2, "cifar10": 4}
@@ -132,12 +133,12 @@ def measure(
         config = configuration(name, preset_name, changes, seed, options.data, options.train_images, epochs)
         folder = options.runs / "certified" / name / label.replace(" ", "-") / f"seed-{seed}"
         train_run(config, folder, resume=True, output="quiet")
-        certification, _ = certify_run(folder, CertificationSettings(radii=radii), images=options.images)
+        certification = certify_run(folder, CertificationSettings(radii=radii), images=options.images)
         record = certification.record
         attacked = None
         if seed == options.seeds[0]:
             settings = CertificationSettings(radii=radii, attack=True, ensemble="quick")
-            tried, _ = certify_run(folder, settings, images=options.attacked, output=folder / "attacked")
+            tried = certify_run(folder, settings, images=options.attacked, output=folder / "attacked")
             tried.record.check_sound()
             attacked = {str(round(255 * point.radius, 2)): point.attacked for point in tried.record.points}
         rows.append(

@@ -23,7 +23,7 @@ from repulse.common.settings import merge
 from repulse.config.presets import preset
 from repulse.config.run import RunConfig
 from repulse.evaluation.settings import EvaluationSettings
-from repulse.measuring import evaluate_run
+from repulse.opening import evaluate_run
 from repulse.report import markdown_table, write_report
 from repulse.runs import train_run
 
@@ -89,7 +89,8 @@ def main() -> None:
         place = options.results / options.name / method
         for eps in comparison.radii:
             settings = EvaluationSettings(eps=eps)
-            _, record = evaluate_run(run, settings, images=options.images, command=command)
+            record = evaluate_run(run, settings, images=options.images, command=command).folder
+            assert record is not None
             shutil.copytree(record, place / "evaluations" / record.name, dirs_exist_ok=True)
         for name in KEPT:
             shutil.copyfile(run / name, place / name)

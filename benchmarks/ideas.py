@@ -27,12 +27,12 @@ from repulse.common.files import write_atomically
 from repulse.common.settings import merge
 from repulse.data import data_kept
 from repulse.evaluation.bench import Bench
-from repulse.evaluation.journal import Journal
 from repulse.evaluation.settings import EvaluationSettings
-from repulse.measuring import evaluate_run, open_run
+from repulse.opening import evaluate_run, open_run
 from repulse.reproduce.comparisons import cell_config
 from repulse.reproduce.figures import Spread, spread
-from repulse.runs import read_test_accuracy, train_run
+from repulse.run_folder import read_test_accuracy
+from repulse.runs import train_run
 from repulse.training import read_metrics
 
 COMPARISONS = {"fashion-mnist": "fashion", "cifar10": "paper-cifar10"}
@@ -87,7 +87,7 @@ def measure(name: str, label: str, idea: Idea, seed: int, options: argparse.Name
     train_run(config, folder, resume=True, output="quiet")
     natural, _ = read_test_accuracy(folder)
     settings = EvaluationSettings(eps=EPS, attacks=options.attacks, steps=(20,), curve=(), gallery=0)
-    record = evaluate_run(folder, settings, images=options.images)[0].record
+    record = evaluate_run(folder, settings, images=options.images).record
     row = {
         "seed": seed,
         "natural": natural,
@@ -107,9 +107,9 @@ def slug(label: str) -> str:
 
 def after_margin(folder: Path, images: int) -> float:
     """Robust accuracy after 20 steps of PGD on the margin, of more images than stronger attacks have time for."""
-    run = open_run(folder, "last", images, seed=0)
-    bench = Bench(run.model, run.pixels(), run.images.labels, seed=0, journal=Journal(None))
-    outcome = bench.attack(PGD(OBJECTIVES["margin"], steps=20), Threat("linf", EPS), "PGD-20, margin")
+    outcome = Bench(open_run(folder, images=images)).attack(
+        PGD(OBJECTIVES["margin"], steps=20), Threat("linf", EPS), "PGD-20, margin"
+    )
     return outcome.robust.double().mean().item()
 
 

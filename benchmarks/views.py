@@ -15,7 +15,7 @@ from repulse.common.environment import environment
 from repulse.common.files import write_atomically
 from repulse.common.settings import merge
 from repulse.data import data_kept
-from repulse.runs import load_run, load_splits
+from repulse.run_folder import load_run, load_splits
 from repulse.training import make_fabric, natural_accuracy
 
 # `model.mirror` and `model.shift`; the last is 2 x 3 views.

@@ -5,7 +5,8 @@ from repulse.certification.lipschitz_bound import lipschitz_bound
 from repulse.common.settings import merge
 from repulse.config.presets import preset
 from repulse.prototypes import make_prototypes
-from repulse.runs import load_run, train_run
+from repulse.run_folder import load_run
+from repulse.runs import train_run
 
 
 @pytest.mark.parametrize("name", ["certified-l2", "certified-l2-softmax", "certified-l2-one-hot"])

@@ -9,19 +9,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from repulse.attacks import APGD, OBJECTIVES, Ensemble, Member
-from repulse.certification import proofs, smoothing
+from repulse.certification import lipschitz_method, margins_method, smoothing
 from repulse.certification.certify import certify
+from repulse.certification.methods import find_method
 from repulse.certification.record import certified_accuracy, load_certificate
 from repulse.certification.settings import CertificationSettings
-from repulse.certification.soundness import SPACING, Siege, Victim, _rounded_down
+from repulse.certification.soundness import SPACING, CertificateAttack, CertifiedModel, _rounded_down
 from repulse.common.errors import RepulseError
 from repulse.common.seeding import generator
 from repulse.evaluation import About
-from repulse.evaluation.journal import Journal
 from repulse.models import PrototypeClassifier
 from repulse.models import lipschitz as lipschitz_layers
 from repulse.models.linf_distance import LinfDistance, LinfDistanceNet
 from repulse.models.lipschitz import orthogonal_linear
+from repulse.subject import Subject
 
 
 def isometry(scale=1.0, pixels=9, classes=3):
@@ -58,7 +59,7 @@ def exact(model, x, y):
 @pytest.fixture
 def light(monkeypatch):
     """Attacks of one member, so that a run takes no longer than it must."""
-    monkeypatch.setattr("repulse.certification.certify._ensemble", lambda *_, **__: LIGHT)
+    monkeypatch.setattr("repulse.certification.soundness._ensemble", lambda *_, **__: LIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def whole(tmp_path_factory):
     x, y = some(model)
     about = About(model="rotation", data="grey", class_names=("a", "b", "c"), command="repulse certify RUN")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("repulse.certification.certify._ensemble", lambda *_, **__: LIGHT)
+        patch.setattr("repulse.certification.soundness._ensemble", lambda *_, **__: LIGHT)
         return certify(model, x, y, ATTACK, about=about, folder=folder), folder, exact(model, x, y)
 
 
@@ -124,10 +125,10 @@ def test_a_layer_that_is_scaled_is_seen_by_the_verification(light):
 
 def test_a_layer_that_is_scaled_behind_the_verification_is_caught_by_the_attack(light, monkeypatch):
     """Five per cent too much: the constant is that of the layer before it was scaled."""
-    faulty, believed = isometry(), proofs.lipschitz_bound(isometry(), (1, 3, 3))
+    faulty, believed = isometry(), lipschitz_method.lipschitz_bound(isometry(), (1, 3, 3))
     with torch.no_grad():
         faulty.backbone[1].weight.mul_(1.05)
-    monkeypatch.setattr(proofs, "lipschitz_bound", lambda model, shape: believed)
+    monkeypatch.setattr(lipschitz_method, "lipschitz_bound", lambda model, shape: believed)
     x, y = some(faulty, wrong=0)
     certification = certify(faulty, x, y, ATTACK)
     record = certification.record
@@ -145,8 +146,8 @@ def test_a_layer_that_is_scaled_behind_the_verification_is_caught_by_the_attack(
 
 
 def test_a_certificate_that_claims_half_as_much_again_is_caught(light, monkeypatch):
-    honest = proofs.certified_radius
-    monkeypatch.setattr(proofs, "certified_radius", lambda *a, **k: 1.5 * honest(*a, **k))
+    honest = margins_method.certified_radius
+    monkeypatch.setattr(margins_method, "certified_radius", lambda *a, **k: 1.5 * honest(*a, **k))
     model = isometry()
     x, y = some(model)
     record = certify(model, x, y, ATTACK).record
@@ -165,8 +166,8 @@ def linf_net():
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
 def test_l_inf_certificates_hold_and_larger_ones_do_not(light, monkeypatch, factor):
-    honest = proofs.certified_radius
-    monkeypatch.setattr(proofs, "certified_radius", lambda *a, **k: factor * honest(*a, **k))
+    honest = margins_method.certified_radius
+    monkeypatch.setattr(margins_method, "certified_radius", lambda *a, **k: factor * honest(*a, **k))
     model = linf_net()
     x = torch.rand(12, 1, 3, 3, generator=generator(3, "images"))
     y = model(x).argmax(1)
@@ -263,9 +264,9 @@ def test_settings_that_do_nothing_or_are_impossible_are_refused(changes, message
 def test_a_map_that_moves_no_pixel_is_certified_in_the_norm_that_its_readout_has():
     """Flattening stretches neither norm; squared L2 distances have margins in L2 alone."""
     model = PrototypeClassifier(nn.Flatten(), torch.eye(9)[:3], "l2")
-    assert proofs.find_proof("auto", model, (1, 3, 3))[0] == "lipschitz"
+    assert find_method("auto", model, (1, 3, 3))[0] == "lipschitz"
     with pytest.raises(RepulseError, match=r"^no L-inf radius for readout 'l2'; known: linear, linf$"):
-        proofs.find_proof("linf-distance", model, (1, 3, 3))
+        find_method("linf-distance", model, (1, 3, 3))
 
 
 def test_no_images_are_refused():
@@ -285,30 +286,23 @@ def test_radii_are_rounded_down_by_little_and_without_regard_to_neighbours(value
         assert _rounded_down(torch.tensor([value], dtype=torch.float64), norm)[0] == rounded
 
 
-def test_a_siege_counts_only_what_lies_inside():
+def test_an_attack_counts_only_what_lies_inside():
     """A judge that calls everything wrong: distances are what decides, and they are those of the pixels."""
     model = isometry()
     x, y = some(model, 6, wrong=0)
-    siege = Siege(
-        Victim(model, lambda images, labels, ids: torch.ones(len(images), dtype=torch.bool)),
-        x,
-        y,
-        torch.arange(6),
-        norm="l2",
-        ensemble=Ensemble((Member("apgd", "APGD", APGD(OBJECTIVES["margin"], steps=5)),)),
-        device=torch.device("cpu"),
-        seed=0,
-        batch_size=4,
-        journal=Journal(None),
-        progress=lambda stage, done, of: None,
+    attack = CertificateAttack(
+        Subject(model, x, y, batch_size=4),
+        CertifiedModel(model, lambda images, labels, ids: torch.ones(len(images), dtype=torch.bool)),
+        "l2",
+        Ensemble((Member("apgd", "APGD", APGD(OBJECTIVES["margin"], steps=5)),)),
     )
     truth = exact(model, x, y)
     inside, outside = truth * 0.99, truth * 1.01
-    assert not siege.at_own_radius(inside).any()
-    assert siege.at_own_radius(outside).all()
-    assert (siege.nearest > inside).all()
-    assert siege.forward_passes > siege.backward_passes > 0
-    assert math.isfinite(float(siege.nearest.max()))
+    assert not attack.at_own_radius(inside).any()
+    assert attack.at_own_radius(outside).all()
+    assert (attack.nearest > inside).all()
+    assert attack.forward_passes > attack.backward_passes > 0
+    assert math.isfinite(float(attack.nearest.max()))
 
 
 class Mistaken(nn.Module):
@@ -324,7 +318,7 @@ class Mistaken(nn.Module):
 
 def test_what_fools_only_the_copy_does_not_count_and_the_model_itself_is_attacked(light, whole, monkeypatch):
     """The copy calls every image wrong, so that attacks stop at once: the model says no, and is asked in earnest."""
-    monkeypatch.setattr("repulse.certification.certify.folded", lambda model, x: Mistaken(model))
+    monkeypatch.setattr("repulse.certification.soundness.folded", lambda model, x: Mistaken(model))
     model = isometry()
     certification = certify(model, *some(model), ATTACK)
     assert certification.record.sound is True
@@ -338,20 +332,15 @@ def test_without_the_model_itself_nothing_is_sought_again():
     x, y = some(model, 6, wrong=0)
 
     def nearest(itself):
-        siege = Siege(
-            Victim(Mistaken(model), lambda images, labels, ids: model(images).argmax(1) != labels, itself=itself),
-            x,
-            y,
-            torch.arange(6),
-            norm="l2",
-            ensemble=LIGHT,
-            device=torch.device("cpu"),
-            seed=0,
-            batch_size=4,
-            journal=Journal(None),
-            progress=lambda stage, done, of: None,
+        attack = CertificateAttack(
+            Subject(model, x, y, batch_size=4),
+            CertifiedModel(
+                Mistaken(model), lambda images, labels, ids: model(images).argmax(1) != labels, itself=itself
+            ),
+            "l2",
+            LIGHT,
         )
-        return siege.at_own_radius(exact(model, x, y) * 1.01)
+        return attack.at_own_radius(exact(model, x, y) * 1.01)
 
     assert not nearest(None).any()
     assert nearest(model).all()
@@ -376,5 +365,5 @@ def test_attacks_of_a_certificate_compute_no_weights_anew(light, monkeypatch):
     x, y = some(model, 6, wrong=0)
     monkeypatch.setattr(lipschitz_layers, "orthonormal", counted)
     assert asked(ATTACK) == asked(CertificationSettings())
-    monkeypatch.setattr("repulse.certification.certify.folded", lambda model, x: model)
+    monkeypatch.setattr("repulse.certification.soundness.folded", lambda model, x: model)
     assert asked(ATTACK) > 20 + asked(CertificationSettings())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from repulse.certification import proofs
+from repulse.certification import margins_method
 from repulse.certification.record import load_certificate
 from repulse.cli import main
 
@@ -25,7 +25,7 @@ def light(monkeypatch):
     from repulse.attacks import APGD, OBJECTIVES, Ensemble, Member
 
     apgd = Ensemble((Member("apgd", "APGD, margin", APGD(OBJECTIVES["margin"], steps=5)),))
-    monkeypatch.setattr("repulse.certification.certify._ensemble", lambda *_, **__: apgd)
+    monkeypatch.setattr("repulse.certification.soundness._ensemble", lambda *_, **__: apgd)
 
 
 def test_auto_says_what_it_took_and_keeps_the_record_in_the_run(run, light, capsys):
@@ -56,7 +56,9 @@ def test_smoothing_takes_any_run_and_a_report_shows_it(run, tmp_path, capsys):
 
 
 def test_a_broken_certificate_ends_in_an_error(run, light, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(proofs, "certified_radius", lambda z, *_, **__: torch.full((len(z),), 0.9, dtype=torch.float64))
+    monkeypatch.setattr(
+        margins_method, "certified_radius", lambda z, *_, **__: torch.full((len(z),), 0.9, dtype=torch.float64)
+    )
     folder = tmp_path / "broken"
     assert main(["certify", str(run), *QUICK, "--attack", "--output", str(folder)]) == 2
     captured = capsys.readouterr()

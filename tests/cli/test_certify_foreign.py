@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from scipy import stats
 
 from repulse.attacks import APGD, OBJECTIVES, Ensemble, Member
-from repulse.certification import proofs
+from repulse.certification import smoothing_method
 from repulse.certification.record import load_certificate
 from repulse.cli import main
 from repulse.data import load_data
@@ -101,7 +101,7 @@ def outside(tmp_path, monkeypatch, digits):
 @pytest.fixture
 def light(monkeypatch):
     apgd = Ensemble((Member("apgd", "APGD, margin", APGD(OBJECTIVES["margin"], steps=5)),))
-    monkeypatch.setattr("repulse.certification.certify._ensemble", lambda *_, **__: apgd)
+    monkeypatch.setattr("repulse.certification.soundness._ensemble", lambda *_, **__: apgd)
 
 
 def measured(outcomes, images):
@@ -151,7 +151,7 @@ def test_a_linear_model_gets_the_radii_of_the_closed_form(outside, digits, capsy
 
 
 def test_a_certification_that_was_interrupted_goes_on_where_it_was(outside, monkeypatch, capsys):
-    honest, batches = proofs.smooth, []
+    honest, batches = smoothing_method.smooth, []
 
     def interrupted(*given, **how):
         if len(batches) == 2:
@@ -159,17 +159,19 @@ def test_a_certification_that_was_interrupted_goes_on_where_it_was(outside, monk
         batches.append(len(given[1]))
         return honest(*given, **how)
 
-    monkeypatch.setattr(proofs, "smooth", interrupted)
+    monkeypatch.setattr(smoothing_method, "smooth", interrupted)
     assert certify_plane("--output", "kept") == 130
     assert "interrupted: what was finished is kept" in capsys.readouterr().err
     assert not (outside / "kept" / "certificate.json").exists()
     again = []
-    monkeypatch.setattr(proofs, "smooth", lambda *given, **how: again.append(len(given[1])) or honest(*given, **how))
+    monkeypatch.setattr(
+        smoothing_method, "smooth", lambda *given, **how: again.append(len(given[1])) or honest(*given, **how)
+    )
     # The method that `auto` found, by its name.
     assert certify_plane("--output", "kept", "--method", "smoothing") == 0
     assert (batches, again) == ([10, 10], [10, 10, 10, 10])
     assert not (outside / "kept" / "progress").exists()
-    monkeypatch.setattr(proofs, "smooth", honest)
+    monkeypatch.setattr(smoothing_method, "smooth", honest)
     assert certify_plane("--output", "at-once") == 0
     kept, at_once = (load_certificate(outside / name) for name in ("kept", "at-once"))
     assert all(torch.equal(kept[1][name], value) for name, value in at_once[1].items())

@@ -51,7 +51,7 @@ def test_evaluate_prints_a_table_and_keeps_a_record(run, capsys):
 
 def test_the_recorded_natural_accuracy_is_the_models_own(run):
     from repulse.data import load_data
-    from repulse.runs import load_run
+    from repulse.run_folder import load_run
 
     assert main(["evaluate", str(run), "--eps", "0.02", *QUICK, "--images", "359", "--attacks", "paper"]) == 0
     record, _ = load_evaluation(run / "evaluations" / "linf-0.02")

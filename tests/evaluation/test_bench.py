@@ -5,7 +5,7 @@ from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.evaluation.bench import Bench
-from repulse.evaluation.journal import Journal
+from repulse.subject import Subject
 
 
 def plane(offset):
@@ -21,7 +21,7 @@ def test_a_success_that_the_model_denies_is_sought_again_on_the_model():
     x = torch.full((3, 1, 2, 2), 0.5)
     x[:, 0, 0, 0] = torch.tensor([0.55, 0.62, 0.8])
     y = torch.zeros(3, dtype=torch.int64)
-    bench = Bench(plane(0.5), x, y, seed=0, journal=Journal(None))
+    bench = Bench(Subject(plane(0.5), x, y))
     bench.attacked_model = plane(0.55)
     outcome = bench.attack(PGD(OBJECTIVES["margin"], steps=5, step_size=0.03), Threat("linf", 0.1), "PGD")
     assert outcome.robust.tolist() == [False, True, True]

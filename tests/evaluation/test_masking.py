@@ -13,6 +13,7 @@ from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.checks import CHECKS, Finding, check, examine
 from repulse.evaluation.checks.check import checks_on
 from repulse.evaluation.checks.evidence import Evidence
+from repulse.subject import Subject
 
 SEEDS = (0, 1, 2)
 MASKING = checks_on(Evidence)
@@ -139,7 +140,7 @@ def test_without_the_standard_attacks_nothing_is_established():
 
 def test_a_weak_evaluation_is_found_out_by_more_steps():
     x, y = zoo.shown()
-    bench, threat = Bench(zoo.undefended(0), x, y, batch_size=64, seed=0), Threat("linf", 0.1)
+    bench, threat = Bench(Subject(zoo.undefended(0), x, y, batch_size=64)), Threat("linf", 0.1)
     weak = {"pgd-1-margin": bench.attack(PGD(OBJECTIVES["margin"], 1, step_size=0.01), threat, "weak")}
     checks = {check.name: check for check in examine(bench, threat, weak, {"pgd-1-margin": "logits"})}
     assert "more-steps-change-little" in serious(checks)
@@ -153,7 +154,7 @@ def test_only_what_a_black_box_attack_adds_counts_even_if_outcomes_add_up():
         "square": outcome([0, 0, 0, 1, 1]),
         "fmn": outcome([0, 0, 0, 0, 1]),
     }
-    bench = Bench(nn.Linear(2, 2), torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64), batch_size=5, seed=0)
+    bench = Bench(Subject(nn.Linear(2, 2), torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64)))
     bench.natural = bench.labels
     groups = {"pgd-20-margin": "logits", "square": "standard", "fmn": "adaptive"}
     evidence = Evidence.gather(bench, Threat("linf", 0.1), found, groups, 5)

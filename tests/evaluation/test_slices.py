@@ -6,6 +6,7 @@ from repulse.attacks import Threat
 from repulse.common.errors import RepulseError
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.slices import loss_slices
+from repulse.subject import Subject
 
 EPS = 0.1
 
@@ -20,7 +21,7 @@ def bench_of(model, shape, count=4, *, batch_size=64, seed=0, low=0.4, high=0.6)
     images = low + (high - low) * torch.rand(count, *shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         labels = model(images).argmax(1)
-    return Bench(model, images, labels, batch_size=batch_size, seed=seed)
+    return Bench(Subject(model, images, labels, batch_size=batch_size, seed=seed))
 
 
 def margins(model, points, label):
@@ -94,7 +95,7 @@ def test_images_stay_within_the_range_of_pixels():
 
     model = Watch()
     images = torch.tensor([[0.0, 1.0, 0.5], [1.0, 1.0, 1.0]])
-    bench = Bench(model, images, torch.zeros(2, dtype=torch.int64), batch_size=8, seed=0)
+    bench = Bench(Subject(model, images, torch.zeros(2, dtype=torch.int64)))
     found = loss_slices(bench, images.clone(), torch.tensor([1]), Threat("linf", 0.5), size=5)
     assert min(model.seen) >= 0
     assert max(model.seen) <= 1
@@ -129,7 +130,7 @@ class Flat(nn.Module):
 @pytest.mark.parametrize("kind", ["zero", "detached"])
 def test_a_model_without_a_gradient_still_has_a_slice(kind):
     images = torch.full((1, 4), 0.5)
-    bench = Bench(Flat(kind), images, torch.zeros(1, dtype=torch.int64), batch_size=8, seed=0)
+    bench = Bench(Subject(Flat(kind), images, torch.zeros(1, dtype=torch.int64)))
     for norm in ("linf", "l2"):
         found = loss_slices(bench, images.clone(), torch.tensor([0]), Threat(norm, EPS), size=3)
         assert found["slice/margin"].tolist() == [[[-1.0] * 3] * 3]

@@ -16,6 +16,7 @@ from repulse.evaluation.checks import examine
 from repulse.evaluation.verdict import judge
 from repulse.models import PrototypeClassifier
 from repulse.prototypes import make_prototypes
+from repulse.subject import Subject
 from repulse.training import LOSSES
 
 EPS = 0.1
@@ -53,7 +54,7 @@ class RandomPoints(Attack):
 def measure(model, x, y, eps=EPS, *, norm="linf", training_loss=None, extra=(), claim=None, standard=True):
     """Verdict, checks and outcomes of a model, with a small stand-in for the attacks of an evaluation."""
     threat = Threat(norm, eps)
-    bench = Bench(model, x, y, batch_size=128, seed=0)
+    bench = Bench(Subject(model, x, y, batch_size=128))
     training = OBJECTIVES["cross-entropy"] if training_loss is None else through_embedding(training_loss)
     margin, cross_entropy = OBJECTIVES["margin"], OBJECTIVES["cross-entropy"]
     attacks = [

@@ -9,7 +9,7 @@ from repulse.common.errors import RepulseError
 from repulse.models import BACKBONES, PrototypeClassifier, make_backbone
 from repulse.models.lipschitz import Shift
 from repulse.models.settings import ModelSettings
-from repulse.runs import load_run
+from repulse.run_folder import load_run
 
 
 def flat(dimension):

@@ -13,7 +13,7 @@ from repulse.data import load_data
 from repulse.prototypes import make_prototypes
 from repulse.reproduce.comparisons import cell_config
 from repulse.reproduce.measures import Counter, correct, count_passes, craft, learned_separation, smallest_angle
-from repulse.runs import Classes, build_model
+from repulse.run_folder import Classes, build_model
 
 
 def model_of(config):

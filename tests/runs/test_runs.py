@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from repulse.cli import main
-from repulse.runs import load_run
+from repulse.run_folder import load_run
 from repulse.training import read_metrics
 
 SMALL = ["--data.train-images", "300", "--fit.batch-size", "50", "--fit.accelerator", "cpu", "--model.width", "0.25"]

@@ -13,10 +13,11 @@ from repulse.common.errors import RepulseError
 from repulse.common.settings import merge
 from repulse.config.run import RunConfig
 from repulse.evaluation import About, EvaluationSettings, evaluate
-from repulse.evaluation.protocol import model_record
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.prototypes import Prototypes
-from repulse.runs import load_run, train_run
+from repulse.run_folder import load_run
+from repulse.runs import train_run
+from repulse.subject.subject import model_record
 from repulse.training import LOSSES
 
 

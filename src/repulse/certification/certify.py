@@ -12,30 +12,26 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from repulse.attacks import Ensemble, Norm, Threat, ensemble
+from repulse.attacks import Norm, Threat
 from repulse.attacks.attack import attackable, check_inputs
-from repulse.attacks.ensemble import adaptive
-from repulse.attacks.folding import folded
-from repulse.attacks.prototype_objectives import has_distances
-from repulse.certification.proofs import Proof, Proved, Subject, find_proof
+from repulse.certification.methods import Method, find_method
 from repulse.certification.record import (
     CertificateRecord,
     CertifiedPoint,
-    Method,
-    SoundnessRecord,
+    MethodName,
     certified_accuracy,
     save_certificate,
 )
 from repulse.certification.settings import CertificationSettings
-from repulse.certification.smoothing import ABSTAINED, SmoothedModel, Smoothing, smoothed_prediction
-from repulse.certification.soundness import SPACING, Siege, Victim
+from repulse.certification.smoothing import Smoothing
+from repulse.certification.soundness import attack_certificates
 from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
-from repulse.common.files import sha256_of
-from repulse.evaluation.bench import Progress, device_of, image_ids
-from repulse.evaluation.journal import Journal
-from repulse.evaluation.protocol import About, identity_of, model_record
-from repulse.evaluation.record import DataRecord
+from repulse.common.evaluation_mode import evaluation_mode
+from repulse.common.run_files import CERTIFICATES
+from repulse.evaluation.checks import check_use
+from repulse.subject import About, Progress, Subject
+from repulse.subject.subject import silent
 
 USUAL_RADII: dict[Norm, tuple[float, ...]] = {
     "l2": (0.0, 36 / 255, 0.25, 72 / 255, 108 / 255, 0.5, 0.75, 1.0),
@@ -52,6 +48,8 @@ class Certification:
 
     record: CertificateRecord
     outcomes: dict[str, Tensor] = field(repr=False)
+    folder: Path | None = None
+    """Where it is kept; None: nowhere yet."""
 
     def save(self, folder: Path) -> None:
         """Write both to a folder.
@@ -105,105 +103,65 @@ def certify(
         RepulseError: if images, labels or logits are impossible, the method does not fit the model, `auto` finds none,
             or a setting would do nothing.
     """
-    settings = settings or CertificationSettings()
-    method, prove = begin(model, tuple(images.shape[1:]), settings)
-    return carry_out(
-        method,
-        prove,
-        model,
-        images,
-        labels,
-        settings,
-        about=about or About(),
-        progress=progress,
-        folder=folder,
-    )
+    subject = Subject(model, images, labels, about or About(), progress=progress or silent)
+    return certify_subject(subject, settings, folder)
 
 
-def begin(
-    model: nn.Module, image_shape: tuple[int, ...], settings: CertificationSettings, *, smooth_others: bool = False
-) -> tuple[str, Proof]:
-    """The method that `certify` would take, and what it proves with; for callers that must know it before.
+def certify_subject(
+    subject: Subject, settings: CertificationSettings | None = None, folder: Path | None = None
+) -> Certification:
+    """Prove for each image of a subject within which radius the model's answer cannot change; see `certify`.
+
+    A model that was trained elsewhere is smoothed by `auto`, if it was not built to prove anything; and it must be used
+    as it was meant to be: what would be a serious failure of an evaluation is an error here, for a certificate has no
+    verdict to say so. Without a sigma, smoothing takes the noise of the training, or else 0.25.
 
     Args:
-        model: the model.
-        image_shape: of one image.
-        settings: the method, and what must go with it.
-        smooth_others: whether `auto` smooths a model that was not built to prove anything, instead of refusing it.
+        subject: the model and its images.
+        settings: method, radii, and attack.
+        folder: where to write the certification; None: in the subject's home, if it has one.
 
     Raises:
-        RepulseError: as `certify` says.
+        RepulseError: as `certify` says, or if a model that was trained elsewhere is not used as it was meant to be.
     """
-    # Before the method is looked for, which may take long.
-    _check_radii(settings)
-    with attackable(model):
-        try:
-            method, prove = find_proof(settings.method, model, image_shape)
-        except RepulseError:
-            if not smooth_others or settings.method != "auto":
-                raise
-            method, prove = find_proof("smoothing", model, image_shape)
-    _check_not_idle(settings, method)
-    return method, prove
-
-
-def carry_out(
-    method: str,
-    prove: Proof,
-    model: nn.Module,
-    images: Float[Tensor, "N *shape"],
-    labels: Int64[Tensor, "N"],
-    settings: CertificationSettings,
-    *,
-    about: About,
-    progress: Progress | None,
-    folder: Path | None,
-) -> Certification:
-    """What `certify` does once `begin` has found a method."""
+    settings = settings or CertificationSettings()
     started = time.perf_counter()
-    if len(images) == 0:
+    if len(subject.images) == 0:
         raise RepulseError("there are no images to certify")
-    images, labels = images.detach().cpu(), labels.cpu()
-    check_inputs(images, labels, Threat("l2", 0.0))
-    described, data = model_record(model, about), _data_record(images, labels, about)
-    device = device_of(model, images)
-    who = identity_of(model, described, data, settings, about, images, labels, device)
-    journal = Journal(None if folder is None else folder / "progress", who)
-    subject = Subject(
-        model,
-        images,
-        labels,
-        image_ids(images),
-        device,
-        settings.batch_size or (100 if device.type == "cpu" else 500),
-        settings.seed,
-        journal,
-        progress or _silent,
-    )
-    with attackable(model):
-        proved = prove(subject, settings)
-        right = proved.prediction == labels
-        radius = torch.where(right, proved.radius, 0.0)
-        tensors = {"label": labels.int(), "prediction": proved.prediction.int(), "radius": radius}
-        if proved.count is not None:
-            tensors["count"] = proved.count
-        radii = tuple(sorted(set(settings.radii))) or USUAL_RADII[proved.norm]
+    check_inputs(subject.images, subject.labels, Threat("l2", 0.0))
+    if subject.foreign:
+        _check_use(subject)
+    method, settings = _find_method(subject, settings)
+    folder = folder or subject.place(CERTIFICATES, _name(settings))
+    subject = subject.at_work(settings, settings.seed, settings.batch_size, folder)
+    with attackable(subject.model):
+        certificates = method.prove(subject, settings)
+        right = certificates.prediction == subject.labels
+        radius = torch.where(right, certificates.radius, 0.0)
+        tensors = {
+            "label": subject.labels.int(),
+            "prediction": certificates.prediction.int(),
+            "radius": radius,
+        }
+        if certificates.count is not None:
+            tensors["count"] = certificates.count
+        radii = tuple(sorted(set(settings.radii))) or USUAL_RADII[certificates.norm]
         certified = [certified_accuracy(radius, each) for each in radii]
         attacked: list[float | None] = [None] * len(radii)
         soundness = None
         if settings.attack:
-            soundness, found = _attack(subject, proved, right, radius, radii, settings)
+            soundness, found = attack_certificates(subject, certificates, right, radius, radii, settings)
             tensors |= found
             attacked = found["robust"].double().mean(0).tolist()
     record = CertificateRecord(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model=described,
-        data=data,
-        norm=proved.norm,
-        method=cast(Method, method),
-        slack=proved.slack,
-        lipschitz=proved.lipschitz,
-        smoothing=proved.smoothing,
+        model=subject.model_record,
+        data=subject.data_record,
+        norm=certificates.norm,
+        method=cast(MethodName, settings.method),
+        slack=certificates.slack,
+        lipschitz=certificates.lipschitz,
+        smoothing=certificates.smoothing,
         natural_accuracy=right.double().mean().item(),
         points=tuple(
             CertifiedPoint(radius=at, certified=low, attacked=high)
@@ -212,92 +170,48 @@ def carry_out(
         soundness=soundness,
         seed=settings.seed,
         seconds=time.perf_counter() - started,
-        environment={**environment(), "command": about.command},
+        environment={**environment(), "command": subject.about.command},
     )
-    certification = Certification(record, tensors)
-    if folder is not None and journal.rank == 0:
+    certification = Certification(record, tensors, folder)
+    if folder is not None and subject.journal.rank == 0:
         certification.save(folder)
-    journal.close()
+    subject.journal.close()
     return certification
 
 
-def _attack(
-    subject: Subject,
-    proved: Proved,
-    right: Tensor,
-    radius: Tensor,
-    radii: tuple[float, ...],
-    settings: CertificationSettings,
-) -> tuple[SoundnessRecord, dict[str, Tensor]]:
-    """Attack every image at its own radius, then those without a certificate at each radius of the table."""
-    started = time.perf_counter()
-    members = _ensemble(settings.ensemble, subject.model, smoothed=proved.smoothing is not None)
-    siege = Siege(
-        _victim(subject, proved, settings),
-        subject.images,
-        subject.labels,
-        subject.ids,
-        norm=proved.norm,
-        ensemble=members,
-        device=subject.device,
-        seed=subject.seed,
-        batch_size=subject.batch_size,
-        journal=subject.journal,
-        progress=subject.progress,
-    )
-    broken = siege.at_own_radius(radius)
-    robust = []
-    for at in radii:
-        # Within its radius an image is proved, and was attacked above.
-        robust.append(right & ~siege.at(at, right & (radius <= at)))
-    soundness = SoundnessRecord(
-        attack=settings.ensemble,
-        members=("FMN, minimum norm", *(member.label for member in members.members)),
-        images=int((radius > 0).sum()),
-        spacing=SPACING,
-        broken=tuple(broken.nonzero().flatten().tolist()),
-        forward_passes=siege.forward_passes,
-        backward_passes=siege.backward_passes,
-        seconds=time.perf_counter() - started,
-    )
-    found = {
-        "broken": broken.to(torch.uint8),
-        "broken/distance": torch.where(broken, siege.nearest, torch.inf),
-        "robust": torch.stack(robust, 1).to(torch.uint8),
-    }
-    return soundness, found
-
-
-def _victim(subject: Subject, proved: Proved, settings: CertificationSettings) -> Victim:
-    """The classifier that was certified, as attacks see it, on a copy that is faster, and as it answers."""
-    seen = folded(subject.model, subject.images[: subject.batch_size].to(subject.device))
-    if proved.smoothing is None:
-
-        def answers_wrong(images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:  # noqa: ARG001
-            with torch.inference_mode():
-                wrong: Tensor = subject.model(images).argmax(1) != labels
-            return wrong.clone()
-
-        return Victim(seen, answers_wrong, itself=None if seen is subject.model else subject.model)
-    smoothing = Smoothing(proved.smoothing.sigma, proved.smoothing.n0, proved.smoothing.n, proved.smoothing.alpha)
-
-    def votes_wrong(images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
-        found = smoothed_prediction(subject.model, images, smoothing, ids=ids, seed=subject.seed)
-        return (found != labels.cpu()) & (found != ABSTAINED)
-
-    shape = tuple(subject.images.shape[1:])
-    # Votes differ from what attacks see by more than rounding, so what they deny is not sought again.
-    model = SmoothedModel(seen, smoothing, shape, draws=settings.draws, seed=subject.seed)
-    return Victim(model.to(subject.device), votes_wrong, outwards=True)
-
-
-def _ensemble(name: str, model: nn.Module, *, smoothed: bool) -> Ensemble:
-    return adaptive(prototypes=not smoothed and has_distances(model)) if name == "adaptive" else ensemble(name)
-
-
-def _check_radii(settings: CertificationSettings) -> None:
+def _find_method(subject: Subject, settings: CertificationSettings) -> tuple[Method, CertificationSettings]:
+    """The method, and the settings with what was left open written down: asking for it by name is the same."""
+    # Before the method is looked for, which may take long.
     if any(not 0 <= radius < float("inf") for radius in settings.radii):
         raise RepulseError(f"radii must be finite numbers, not negative, got {list(settings.radii)}")
+    shape = tuple(subject.images.shape[1:])
+    # Only that: a model with hooks is none that anything is known of.
+    with evaluation_mode(subject.model):
+        try:
+            name, method = find_method(settings.method, subject.model, shape)
+        except RepulseError:
+            if not subject.foreign or settings.method != "auto":
+                raise
+            name, method = find_method("smoothing", subject.model, shape)
+    _check_not_idle(settings, name)
+    found: dict[str, object] = {"method": name}
+    if name == "smoothing" and settings.sigma is None:
+        found["sigma"] = subject.training_noise or Smoothing().sigma
+    return method, settings.model_copy(update=found)
+
+
+def _name(settings: CertificationSettings) -> str:
+    """What a folder calls a certification: by its method, and the noise if there is some."""
+    return f"smoothing-{settings.sigma:.4g}" if settings.method == "smoothing" else settings.method
+
+
+def _check_use(subject: Subject) -> None:
+    """Refuse a model that is not used as it was meant to be: no radius would mean anything."""
+    classes = len(subject.about.class_names) or None
+    checks = check_use(subject.model, subject.images, subject.labels, device=subject.device, classes=classes)
+    failed = [check.sentence for check in checks if check.serious and check.passed is False]
+    if failed:
+        raise RepulseError(f"the model is not used as it was meant to be, so no radius was sought. {' '.join(failed)}")
 
 
 def _check_not_idle(settings: CertificationSettings, method: str) -> None:
@@ -307,18 +221,3 @@ def _check_not_idle(settings: CertificationSettings, method: str) -> None:
     for name, why in idle.items():
         if getattr(settings, name) != CertificationSettings.model_fields[name].default:
             raise RepulseError(f"{name} means nothing {why}")
-
-
-def _data_record(images: Tensor, labels: Tensor, about: About) -> DataRecord:
-    return DataRecord(
-        name=about.data,
-        split=about.split,
-        count=len(images),
-        image_shape=tuple(images.shape[1:]),
-        class_names=about.class_names,
-        sha256=sha256_of(images, labels),
-    )
-
-
-def _silent(stage: str, done: int, of: int) -> None:
-    """Nobody watches."""

@@ -24,15 +24,15 @@ from torch import Tensor
 
 from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors, write_atomically
-from repulse.evaluation.record import DataRecord, ModelRecord, Part, read_record
+from repulse.subject.record import DataRecord, ModelRecord, RecordPart, read_record
 
 CERTIFICATE_FILE = "certificate.json"
 CERTIFIED_FILE = "certified.safetensors"
 
-Method = Literal["lipschitz", "linf-distance", "smoothing"]
+MethodName = Literal["lipschitz", "linf-distance", "smoothing"]
 
 
-class LayerRecord(Part):
+class LayerRecord(RecordPart):
     """The Lipschitz constant of one layer, verified apart from how the layer was made."""
 
     name: str
@@ -41,14 +41,14 @@ class LayerRecord(Part):
     upper: float = Field(description="Proved: the constant is at most this. The certificate uses it.")
 
 
-class LipschitzRecord(Part):
+class LipschitzRecord(RecordPart):
     """The Lipschitz constant from image to embedding, in the norm of the certificate."""
 
     constant: float = Field(description="Proved upper bound of the whole model, normalisation of pixels included.")
     layers: tuple[LayerRecord, ...] = ()
 
 
-class SmoothingRecord(Part):
+class SmoothingRecord(RecordPart):
     """How the classifier was smoothed; see `repulse.certification.smoothing.Smoothing`."""
 
     sigma: float
@@ -58,7 +58,7 @@ class SmoothingRecord(Part):
     abstained: float = Field(description="Share of images on which nothing was said, in [0, 1].")
 
 
-class CertifiedPoint(Part):
+class CertifiedPoint(RecordPart):
     """Accuracies at one radius, shares of all images in [0, 1]."""
 
     radius: float
@@ -66,7 +66,7 @@ class CertifiedPoint(Part):
     attacked: float | None = Field(None, description="Right under every attack at the radius: an upper bound.")
 
 
-class SoundnessRecord(Part):
+class SoundnessRecord(RecordPart):
     """The attack on every image at its own certified radius; it must find nothing."""
 
     attack: str = Field(description="Name of the ensemble.")
@@ -79,7 +79,7 @@ class SoundnessRecord(Part):
     seconds: float
 
 
-class CertificateRecord(Part):
+class CertificateRecord(RecordPart):
     """Everything one certification proved."""
 
     schema_version: Literal[1] = 1
@@ -87,7 +87,7 @@ class CertificateRecord(Part):
     model: ModelRecord
     data: DataRecord
     norm: Literal["linf", "l2"]
-    method: Method
+    method: MethodName
     slack: float = Field(description="Taken off every radius for rounding, in the norm; see docs/certificates.md.")
     lipschitz: LipschitzRecord | None = None
     smoothing: SmoothingRecord | None = None

@@ -1,8 +1,8 @@
 """Randomised smoothing: what a classifier answers most often under Gaussian noise, and how far that is proved to hold.
 
 The smoothed classifier gives an image `x` the class that the base classifier most often gives `x + e`, with `e` normal
-of deviation `sigma` in every pixel. If it does so with probability `p_A > 1/2`, the class holds for every image within
-`sigma * Phi^-1(p_A)` in L2. Nothing need be known of the base classifier, so this certifies any model.
+of standard deviation `sigma` in every pixel. If it does so with probability `p_A > 1/2`, the class holds for every
+image within `sigma * Phi^-1(p_A)` in L2. Nothing need be known of the base classifier, so this certifies any model.
 
 Source: Cohen, Rosenfeld & Kolter, *Certified Adversarial Robustness via Randomized Smoothing*, ICML 2019, theorem 1 and
 the algorithms PREDICT and CERTIFY of section 3.2.
@@ -38,7 +38,7 @@ class Smoothing:
     """How a classifier is smoothed, and how surely it is measured.
 
     Args:
-        sigma: deviation of the noise, in pixels of [0, 1]; > 0.
+        sigma: standard deviation of the noise, in pixels of [0, 1]; > 0.
         n0: draws that choose the class.
         n: draws that estimate how often it is given. The largest radius that can be proved grows slowly with it:
             0.8 at sigma 0.25 and 10,000 draws, 0.95 at 100,000, which the source uses.
@@ -101,7 +101,7 @@ def smooth(
     ids: Int64[Tensor, "N"],
     seed: int = 0,
     batch_size: int = 500,
-    told: Callable[[int], None] | None = None,
+    callback: Callable[[int], None] | None = None,
 ) -> Smoothed:
     """Classify and certify images by smoothing (source, CERTIFY).
 
@@ -115,7 +115,7 @@ def smooth(
         ids: a number for each image, see `repulse.attacks.noise.Noise`.
         seed: of the noise.
         batch_size: noisy images sent forward at once.
-        told: called with the number of images done, after each.
+        callback: called with the number of images done, after each.
 
     Raises:
         RepulseError: if the logits are not finite or not a matrix.
@@ -131,8 +131,8 @@ def smooth(
         radius[row] = smoothed_radius(int(votes[chosen]), smoothing)
         if radius[row] > 0:
             prediction[row] = chosen
-        if told is not None:
-            told(row + 1)
+        if callback is not None:
+            callback(row + 1)
     return Smoothed(prediction, count, radius)
 
 
@@ -202,7 +202,7 @@ def _votes(
     """How many of the noisy copies of one image the model gives each class."""
     votes: Tensor | None = None
     none = torch.empty(0, dtype=torch.int64, device=image.device)
-    with attackable(model), torch.inference_mode():
+    with attackable(model), torch.no_grad():
         for start in range(0, draws, per_batch := _BLOCK * max(1, batch_size // _BLOCK)):
             size = min(per_batch, draws - start)
             blocks = range(start // _BLOCK, -(-(start + size) // _BLOCK))
@@ -212,4 +212,4 @@ def _votes(
             counted = torch.bincount(logits.argmax(1), minlength=logits.shape[1])
             votes = counted if votes is None else votes + counted
     assert votes is not None, "there is at least one draw"
-    return votes.cpu().clone()
+    return votes.cpu()

@@ -7,19 +7,27 @@ an attack finds none proves nothing; but wrong constants, wrong geometry and wro
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
-from repulse.attacks import FMN, Ensemble, Norm, Threat
+from repulse.attacks import FMN, Ensemble, Norm, Threat, ensemble
+from repulse.attacks.ensemble import adaptive
+from repulse.attacks.folding import folded
 from repulse.attacks.noise import Noise
+from repulse.attacks.prototype_objectives import has_distances
 from repulse.attacks.threat import column
-from repulse.evaluation.bench import Progress
-from repulse.evaluation.identity import exact_words
-from repulse.evaluation.journal import Journal, Part
+from repulse.certification.methods import Certificates
+from repulse.certification.record import SoundnessRecord
+from repulse.certification.settings import CertificationSettings
+from repulse.certification.smoothing import ABSTAINED, SmoothedModel, Smoothing, smoothed_prediction
+from repulse.subject import Subject
+from repulse.subject.identity import exact_words
+from repulse.subject.journal import BatchResult
 
 SPACING = 0.05
 """By how much at most, as a share, a certified radius is rounded down for attacks that take one radius for a batch."""
@@ -29,8 +37,8 @@ Judge = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Victim:
-    """A certified classifier.
+class CertifiedModel:
+    """A certified classifier, as attacks see it and as it answers.
 
     Args:
         model: what attacks see, from images to logits; it may be a copy that computes the same faster.
@@ -46,7 +54,7 @@ class Victim:
     itself: nn.Module | None = None
 
 
-class Siege:
+class CertificateAttack:
     """Attacks on the images of a certification; remembers the nearest image found that fools, for each.
 
     Attacks take one radius for a whole batch, and certified radii differ. So two things are done. A minimum-norm attack
@@ -56,45 +64,22 @@ class Siege:
     Distances of what is found are computed in float64 from the very pixels that the model saw: no tolerance is needed.
 
     Args:
-        victim: the classifier.
-        images: clean images, in [0, 1].
-        labels: true classes.
-        ids: a number for each image, see `repulse.attacks.noise.Noise`.
-        norm: of the certificate.
-        ensemble: the attacks.
-        device: where the model is.
-        seed: of random starts.
-        batch_size: images attacked at once.
-        journal: keeps what is done.
-        progress: told after each batch.
+        subject: the images, at work.
+        certified: the classifier.
+        norm: of the certificates.
+        members: the attacks.
     """
 
-    def __init__(
-        self,
-        victim: Victim,
-        images: Float[Tensor, "N *shape"],
-        labels: Int64[Tensor, "N"],
-        ids: Int64[Tensor, "N"],
-        *,
-        norm: Norm,
-        ensemble: Ensemble,
-        device: torch.device,
-        seed: int,
-        batch_size: int,
-        journal: Journal,
-        progress: Progress,
-    ) -> None:
-        self.victim, self.images, self.labels, self.ids = victim, images, labels, ids
-        self.norm, self.ensemble, self.device = norm, ensemble, device
-        self.seed, self.batch_size, self.journal, self.progress = seed, batch_size, journal, progress
-        self.nearest = torch.full((len(images),), torch.inf, dtype=torch.float64)
+    def __init__(self, subject: Subject, certified: CertifiedModel, norm: Norm, members: Ensemble) -> None:
+        self.subject, self.certified, self.norm, self.ensemble = subject, certified, norm, members
+        self.nearest = torch.full((len(subject.images),), torch.inf, dtype=torch.float64)
         """Distance of the nearest image found that fools the classifier; inf where none was."""
         self.forward_passes = self.backward_passes = 0
 
     def at_own_radius(self, radius: Float64[Tensor, "N"]) -> Bool[Tensor, "N"]:
         """Attack every image that has a radius, inside it; returns where the certificate was broken."""
         rows = (radius > 0).nonzero().flatten()
-        parts = torch.split(rows, self.batch_size) if len(rows) else ()
+        parts = torch.split(rows, self.subject.batch_size) if len(rows) else ()
         self._run(
             "minimum norm",
             exact_words((self.norm, radius)),
@@ -109,7 +94,7 @@ class Siege:
     def at(self, eps: float, which: Bool[Tensor, "N"]) -> Bool[Tensor, "N"]:
         """Attack some images at one radius, but for those known to be fooled within it; returns who is fooled."""
         if eps > 0:
-            every = torch.full((len(self.images),), eps, dtype=torch.float64)
+            every = torch.full((len(self.subject.images),), eps, dtype=torch.float64)
             self._within(f"radius {eps:.6g}", every, which & (self.nearest > eps))
         # An attack may put an image as far outside the ball as rounding does; that still counts as the ball.
         return self.nearest <= eps + Threat(self.norm, eps).tolerance if eps > 0 else torch.zeros_like(which)
@@ -118,7 +103,7 @@ class Siege:
         """The ensemble, on images of equal eps together."""
         parts: list[Tensor] = []
         for value in sorted(set(eps[which].tolist())):
-            parts += torch.split((which & (eps == value)).nonzero().flatten(), self.batch_size)
+            parts += torch.split((which & (eps == value)).nonzero().flatten(), self.subject.batch_size)
         self._run(
             stage,
             exact_words((self.norm, self.ensemble, eps, which)),
@@ -126,13 +111,13 @@ class Siege:
             lambda part: self._search(part, lambda model, rows: self._attacked(model, rows, float(eps[part[0]]))),
         )
 
-    def _run(self, stage: str, key: str, parts: tuple[Tensor, ...], work: Callable[[Tensor], Part]) -> None:
+    def _run(self, stage: str, key: str, parts: tuple[Tensor, ...], work: Callable[[Tensor], BatchResult]) -> None:
         total, ends = sum(map(len, parts)), torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
-        done = self.journal.each(
+        done = self.subject.journal.each(
             stage,
             len(parts),
             lambda index: work(parts[index]),
-            lambda index: self.progress(stage, ends[index], total),
+            lambda index: self.subject.progress(stage, ends[index], total),
             key=key,
         )
         for rows, part in zip(parts, done, strict=True):
@@ -140,9 +125,9 @@ class Siege:
             self.forward_passes += int(part["passes"][0])
             self.backward_passes += int(part["passes"][1])
 
-    def _search(self, rows: Tensor, search: Callable[[nn.Module, Tensor], Part]) -> Part:
+    def _search(self, rows: Tensor, search: Callable[[nn.Module, Tensor], BatchResult]) -> BatchResult:
         """What a search finds on what attacks see; where that is denied, on the classifier itself."""
-        part, itself = search(self.victim.model, rows), self.victim.itself
+        part, itself = search(self.certified.model, rows), self.certified.itself
         denied = (part.pop("hit") & part["distance"].isinf()).nonzero().flatten()
         if itself is not None and len(denied):
             second = search(itself, rows[denied])
@@ -150,22 +135,23 @@ class Siege:
             part["passes"] = part["passes"] + second["passes"]
         return part
 
-    def _minimum(self, model: nn.Module, rows: Tensor, radius: Float64[Tensor, "M"]) -> Part:
+    def _minimum(self, model: nn.Module, rows: Tensor, radius: Float64[Tensor, "M"]) -> BatchResult:
         clean, labels, ids = self._batch(rows)
-        found = FMN().smallest(model, clean, labels, Threat(self.norm, 0.0), Noise(self.seed, ids))
+        found = FMN().smallest(model, clean, labels, Threat(self.norm, 0.0), Noise(self.subject.seed, ids))
         hit = found.distance.isfinite().cpu()
-        if self.victim.outwards:
+        if self.certified.outwards:
             hit &= found.distance.cpu() < radius
         return self._judged(found.images, clean, labels, ids, hit, radius, found.passes.total)
 
-    def _attacked(self, model: nn.Module, rows: Tensor, eps: float) -> Part:
+    def _attacked(self, model: nn.Module, rows: Tensor, eps: float) -> BatchResult:
         clean, labels, ids = self._batch(rows)
-        result = self.ensemble(model, clean, labels, Threat(self.norm, eps), seed=self.seed, ids=ids)
+        result = self.ensemble(model, clean, labels, Threat(self.norm, eps), seed=self.subject.seed, ids=ids)
         edge = torch.full((len(rows),), eps, dtype=torch.float64)
         return self._judged(result.adversarial, clean, labels, ids, result.fooled.cpu(), edge, result.passes.total)
 
     def _batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.images[rows].to(self.device), self.labels[rows].to(self.device), self.ids[rows]
+        images, labels = self.subject.images[rows], self.subject.labels[rows]
+        return images.to(self.subject.device), labels.to(self.subject.device), self.subject.ids[rows]
 
     def _judged(
         self,
@@ -176,18 +162,91 @@ class Siege:
         hit: Bool[Tensor, "M"],
         edge: Float64[Tensor, "M"],
         passes: tuple[int, int],
-    ) -> Part:
+    ) -> BatchResult:
         """Which images a search says that it won, and how far away each is that fools the classifier, inf if none."""
         distance = torch.full((len(images),), torch.inf, dtype=torch.float64)
         rows = hit.nonzero().flatten()
         if len(rows):
-            on = rows.to(self.device)
+            on = rows.to(self.subject.device)
             found, beside = images[on].detach(), clean[on]
-            if self.victim.outwards:
+            if self.certified.outwards:
                 found = _carried_on(found, beside, edge[rows], self.norm)
-            fooled = self.victim.judge(found, labels[on], ids[rows]).cpu()
+            fooled = self.certified.judge(found, labels[on], ids[rows]).cpu()
             distance[rows] = torch.where(fooled, _exact_distance(found, beside, self.norm), torch.inf)
         return {"hit": hit, "distance": distance, "passes": torch.tensor(passes)}
+
+
+def attack_certificates(
+    subject: Subject,
+    certificates: Certificates,
+    right: Bool[Tensor, "N"],
+    radius: Float64[Tensor, "N"],
+    radii: tuple[float, ...],
+    settings: CertificationSettings,
+) -> tuple[SoundnessRecord, dict[str, Tensor]]:
+    """Attack every image at its own radius, then those without a certificate at each radius of a table.
+
+    Args:
+        subject: the images, at work.
+        certificates: what was proved.
+        right: where the certified classifier is right.
+        radius: certified radii of the right answers, 0 for the others.
+        radii: of the table.
+        settings: with which attacks.
+
+    Returns:
+        The record, and what was found of each image.
+    """
+    started = time.perf_counter()
+    members = _ensemble(settings.ensemble, subject.model, smoothed=certificates.smoothing is not None)
+    attack = CertificateAttack(subject, _as_attacked(subject, certificates, settings), certificates.norm, members)
+    broken = attack.at_own_radius(radius)
+    # Within its radius an image is proved, and was attacked above.
+    robust = [right & ~attack.at(at, right & (radius <= at)) for at in radii]
+    record = SoundnessRecord(
+        attack=settings.ensemble,
+        members=("FMN, minimum norm", *(member.label for member in members.members)),
+        images=int((radius > 0).sum()),
+        spacing=SPACING,
+        broken=tuple(broken.nonzero().flatten().tolist()),
+        forward_passes=attack.forward_passes,
+        backward_passes=attack.backward_passes,
+        seconds=time.perf_counter() - started,
+    )
+    found = {
+        "broken": broken.to(torch.uint8),
+        "broken/distance": torch.where(broken, attack.nearest, torch.inf),
+        "robust": torch.stack(robust, 1).to(torch.uint8),
+    }
+    return record, found
+
+
+def _as_attacked(subject: Subject, certificates: Certificates, settings: CertificationSettings) -> CertifiedModel:
+    """The classifier that was certified, as attacks see it, on a copy that is faster, and as it answers."""
+    seen = folded(subject.model, subject.images[: subject.batch_size].to(subject.device))
+    if certificates.smoothing is None:
+
+        def answers_wrong(images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:  # noqa: ARG001
+            with torch.no_grad():
+                wrong: Tensor = subject.model(images).argmax(1) != labels
+            return wrong
+
+        return CertifiedModel(seen, answers_wrong, itself=None if seen is subject.model else subject.model)
+    record = certificates.smoothing
+    smoothing = Smoothing(record.sigma, record.n0, record.n, record.alpha)
+
+    def votes_wrong(images: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
+        found = smoothed_prediction(subject.model, images, smoothing, ids=ids, seed=subject.seed)
+        return (found != labels.cpu()) & (found != ABSTAINED)
+
+    shape = tuple(subject.images.shape[1:])
+    # Votes differ from what attacks see by more than rounding, so what they deny is not sought again.
+    model = SmoothedModel(seen, smoothing, shape, draws=settings.draws, seed=subject.seed)
+    return CertifiedModel(model.to(subject.device), votes_wrong, outwards=True)
+
+
+def _ensemble(name: str, model: nn.Module, *, smoothed: bool) -> Ensemble:
+    return adaptive(prototypes=not smoothed and has_distances(model)) if name == "adaptive" else ensemble(name)
 
 
 def _rounded_down(radius: Float64[Tensor, "N"], norm: Norm) -> Float64[Tensor, "N"]:

@@ -7,9 +7,12 @@ from pathlib import Path
 import click
 from pydantic import Field
 
+from repulse.certification.certify import certify_subject
 from repulse.certification.settings import CertificationSettings
-from repulse.cli.measure import MeasuringCommand, measured_command, of_foreign, of_run
+from repulse.cli.measure import MeasuringCommand, open_subject, shown_progress
 from repulse.cli.options import SettingsCommand
+from repulse.common.environment import is_first_process
+from repulse.report import certificate_markdown
 
 
 class CertifyCommand(MeasuringCommand, CertificationSettings):
@@ -35,24 +38,11 @@ def certify_command(settings: CertifyCommand) -> None:
     Raises:
         RepulseError: if attacks broke a certificate.
     """
-    from repulse.certifying import certify_foreign, certify_run
-    from repulse.common.progress import progress_bar
-    from repulse.report import certificate_markdown
-    from repulse.runs import is_first_process
-
-    command = measured_command(settings, "certify")
     chosen = CertificationSettings(**{name: getattr(settings, name) for name in CertificationSettings.model_fields})
-    with progress_bar(settings.progress == "rich" and is_first_process()) as progress:
-        if settings.run is not None:
-            certification, place = certify_run(
-                settings.run, chosen, **of_run(settings), command=command, progress=progress
-            )
-        else:
-            certification, place = certify_foreign(
-                of_foreign(settings), chosen, output=settings.output, command=command, progress=progress
-            )
+    with shown_progress(settings) as progress:
+        certification = certify_subject(open_subject(settings, "certify", progress), chosen, settings.output)
     if is_first_process():
-        click.echo(f"{certificate_markdown(certification.record)}\n\nrecord: {place}")
+        click.echo(f"{certificate_markdown(certification.record)}\n\nrecord: {certification.folder}")
     certification.record.check_sound()
 
 

@@ -13,7 +13,7 @@ from repulse.cli.options import SettingsCommand
 from repulse.common.settings import Settings, merge
 from repulse.config.presets import preset
 from repulse.evaluation.settings import EvaluationSettings
-from repulse.measuring import evaluate_run
+from repulse.opening import evaluate_run
 from repulse.report import markdown_table, write_report
 from repulse.runs import train_run
 from repulse.training.display import Output

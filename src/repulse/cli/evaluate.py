@@ -7,9 +7,12 @@ from pathlib import Path
 import click
 from pydantic import Field
 
-from repulse.cli.measure import MeasuringCommand, measured_command, of_foreign, of_run
+from repulse.cli.measure import MeasuringCommand, open_subject, shown_progress
 from repulse.cli.options import SettingsCommand
+from repulse.common.environment import is_first_process
+from repulse.evaluation import evaluate_subject
 from repulse.evaluation.settings import EvaluationSettings
+from repulse.report import markdown_table
 
 
 class EvaluateCommand(MeasuringCommand, EvaluationSettings):
@@ -30,24 +33,12 @@ class EvaluateCommand(MeasuringCommand, EvaluationSettings):
 
 def evaluate_command(settings: EvaluateCommand) -> None:
     """Measure a run or a model from outside, print the table and the verdict, and say where the record is."""
-    from repulse.common.progress import progress_bar
-    from repulse.measuring import evaluate_foreign, evaluate_run, threat_name
-    from repulse.report import markdown_table
-    from repulse.runs import is_first_process
-
-    command = measured_command(settings, "evaluate")
     chosen = EvaluationSettings(**{name: getattr(settings, name) for name in EvaluationSettings.model_fields})
-    with progress_bar(settings.progress == "rich" and is_first_process()) as progress:
-        if settings.run is not None:
-            evaluation, place = evaluate_run(
-                settings.run, chosen, **of_run(settings), command=command, progress=progress
-            )
-        else:
-            foreign = of_foreign(settings)
-            place = settings.output or Path("evaluations") / f"{foreign.name}-{threat_name(chosen)}"
-            evaluation = evaluate_foreign(foreign, chosen, output=place, command=command, progress=progress)
+    with shown_progress(settings) as progress:
+        evaluation = evaluate_subject(open_subject(settings, "evaluate", progress), chosen, settings.output)
     if is_first_process():
-        verdict = evaluation.record.verdict
+        verdict, place = evaluation.record.verdict, evaluation.folder
+        assert place is not None, "runs and models from outside have a home"
         said = "" if verdict is None else f"\n\nverdict: {verdict.word}. {verdict.summary}"
         click.echo(f"{markdown_table([place])}{said}\n\nrecord: {place}")
 

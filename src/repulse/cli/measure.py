@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from repulse.common.environment import is_first_process
 from repulse.common.errors import RepulseError
+from repulse.common.progress import progress_bar
 from repulse.common.settings import Settings
-
-if TYPE_CHECKING:
-    from repulse.measuring import Foreign
+from repulse.opening import open_foreign, open_run
+from repulse.subject import Progress, Subject
 
 
 class MeasuringCommand(Settings):
@@ -38,47 +40,47 @@ class MeasuringCommand(Settings):
     progress: Literal["rich", "quiet"] = Field("rich", description="A progress bar, or nothing.")
 
 
-def measured_command(settings: MeasuringCommand, name: str) -> str:
-    """The command line for the record, once it is clear that it names one model and says nothing idle.
+def open_subject(settings: MeasuringCommand, name: str, progress: Progress) -> Subject:
+    """Open what a command names: a run, or a model from outside with its images.
+
+    Args:
+        settings: of the command.
+        name: of the command.
+        progress: called after each batch.
 
     Raises:
-        RepulseError: if it names none or two, no images for a model from outside, or has options of the other kind.
+        RepulseError: if it names none or both, no images for a model from outside, or has options of the other kind;
+            or as opening says.
     """
     if (settings.run is None) == (settings.model is None):
         raise RepulseError(f"name a run folder (repulse {name} RUN), or a model from outside (--model), and not both")
+    how = {each: getattr(settings, each) for each in ("images", "seed", "device")} | {"progress": progress}
     if settings.run is not None:
         _refuse(settings, _ONLY_FOREIGN, "with a run folder; it knows its own")
-        return _command_line(settings, f"repulse {name} RUN")
+        command = _command_line(settings, f"repulse {name} RUN")
+        return open_run(settings.run, checkpoint=settings.checkpoint, source=settings.source, command=command, **how)
     _refuse(settings, ("source", "checkpoint"), "with --model; use --data and --weights")
     if settings.data is None:
         raise RepulseError("a model from outside needs images: name them by --data FOLDER_OR_ID")
-    return _command_line(settings, f"repulse {name} --model MODEL --data FOLDER")
-
-
-def of_run(settings: MeasuringCommand) -> dict[str, Any]:
-    """The options that tell of a run, as `evaluate_run` and `certify_run` take them."""
-    names = ("checkpoint", "images", "source", "output", "device")
-    return {name: getattr(settings, name) for name in names}
-
-
-def of_foreign(settings: MeasuringCommand) -> Foreign:
-    """The model from outside, and its images."""
-    from repulse.measuring import Foreign
-
-    # `measured_command` has made sure of both.
     assert settings.model is not None
-    assert settings.data is not None
     columns = ("image_column", "label_column", "image_size", "channels", "class_names")
-    return Foreign(
+    return open_foreign(
         settings.model,
         settings.data,
         weights=settings.weights,
-        data={"test_split": settings.split} | {name: getattr(settings, name) for name in columns},
+        data={"test_split": settings.split} | {each: getattr(settings, each) for each in columns},
         mean=settings.mean,
         std=settings.std,
-        images=settings.images,
-        device=settings.device,
+        command=_command_line(settings, f"repulse {name} --model MODEL --data FOLDER"),
+        **how,
     )
+
+
+@contextmanager
+def shown_progress(settings: MeasuringCommand) -> Iterator[Progress]:
+    """A progress bar, if the settings want one and this is the process that prints."""
+    with progress_bar(settings.progress == "rich" and is_first_process()) as progress:
+        yield progress
 
 
 _ONLY_FOREIGN = (

@@ -9,8 +9,9 @@ import click
 from pydantic import Field
 
 from repulse.cli.options import SettingsCommand
+from repulse.common.run_files import CONFIG_FILE
 from repulse.config.presets import PRESETS, preset
-from repulse.config.run import CONFIG_FILE, RunConfig, read_config
+from repulse.config.run import RunConfig, read_config
 
 
 class TrainCommand(RunConfig):
@@ -37,7 +38,9 @@ class TrainCommand(RunConfig):
 
 def train_command(settings: TrainCommand) -> None:
     """Train, and say where the run is."""
-    from repulse.runs import is_first_process, read_test_accuracy, train_run
+    from repulse.common.environment import is_first_process
+    from repulse.run_folder import read_test_accuracy
+    from repulse.runs import train_run
 
     own = {name: getattr(settings, name) for name in RunConfig.model_fields}
     train_run(RunConfig(**own), settings.output, resume=settings.resume, output=settings.progress)

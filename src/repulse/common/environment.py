@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 from repulse.version import __version__
@@ -36,3 +37,8 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that `torchrun` started: the one that prints."""
+    return os.environ.get("RANK", "0") == "0"

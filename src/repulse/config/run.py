@@ -9,14 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from repulse.common.errors import RepulseError
+from repulse.common.run_files import CONFIG_FILE
 from repulse.common.settings import OneOf, Settings, merge, read_yaml
 from repulse.data.settings import AugmentSettings, DataSettings
 from repulse.models.settings import ModelSettings
 from repulse.prototypes.settings import PrototypeSettings
 from repulse.training import LOSSES, RECIPES, CrossEntropy, Loss, Recipe, Standard
 from repulse.training.settings import FitSettings
-
-CONFIG_FILE = "config.yaml"
 
 
 class RunConfig(Settings):

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from repulse.attacks import Attack, Threat
 from repulse.attacks.attack import attackable, checked_logits
@@ -18,27 +18,24 @@ from repulse.attacks.fmn import FMN
 from repulse.attacks.folding import folded
 from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
-from repulse.common.files import sha256_of
 from repulse.common.seeding import derive_seed
-from repulse.evaluation.identity import exact_words
-from repulse.evaluation.journal import Journal, Part
-
-Progress = Callable[[str, int, int], None]
-"""`(stage, done, of)`: told after each batch."""
+from repulse.subject import Subject
+from repulse.subject.identity import exact_words
+from repulse.subject.journal import BatchResult
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """One attack on all images; those that the model gets wrong by nature are not robust, and not attacked."""
+    """One attack on all images; those that the model gets wrong when clean are not robust, and not attacked."""
 
     robust: Bool[Tensor, "N"]
     prediction: Int64[Tensor, "N"]
     adversarial: Float[Tensor, "N *shape"]
     """The images that fooled the model; where none did, the clean ones."""
     passes: Passes
-    """What this attack spent on each image; nought on those that it was not run on."""
+    """What this attack spent on each image; zero on those that it was not run on."""
     seconds: Float64[Tensor, "N"]
-    """The part of each image in the time of its batch, by its part in the passes; nought like `passes`."""
+    """The part of each image in the time of its batch, by its part in the passes; zero like `passes`."""
     largest: float
     """The largest distance of an adversarial image from its clean one."""
     attacked: int
@@ -70,45 +67,25 @@ class Bench:
     model itself, and where it does not, the model itself is attacked.
 
     Args:
-        model: maps images to logits.
-        images: clean images, in the threat's range.
-        labels: true classes.
-        batch_size: images attacked at once; None: 100 on a CPU, where larger ones leave the cache, 500 on a GPU.
-        seed: of random starts.
-        progress: told after each batch.
-        journal: keeps what is done; None: in memory.
-        random: whether the model throws dice; they are then seeded anew for every batch.
+        subject: the model and its images, at work.
+        random: whether the model is stochastic; its random numbers are then seeded anew for every batch.
         variant: tells a bench from others of the same evaluation, whose model or images differ.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Float[Tensor, "N *shape"],
-        labels: Int64[Tensor, "N"],
-        *,
-        batch_size: int | None = None,
-        seed: int,
-        progress: Progress | None = None,
-        journal: Journal | None = None,
-        random: bool = False,
-        variant: str = "",
-    ) -> None:
-        self.model, self.images, self.labels = model, images, labels
-        self.seed, self.progress, self.random, self.variant = seed, progress or _silent, random, variant
-        self.device = device_of(model, images)
-        self.batch_size = batch_size or (100 if self.device.type == "cpu" else 500)
-        self.journal = journal or Journal(None)
-        self.ids = image_ids(images)
+    def __init__(self, subject: Subject, *, random: bool = False, variant: str = "") -> None:
+        self.subject, self.random, self.variant = subject, random, variant
+        self.model, self.images, self.labels, self.ids = subject.model, subject.images, subject.labels, subject.ids
+        self.device, self.seed, self.batch_size = subject.device, subject.seed, subject.batch_size
+        self.journal, self.progress = subject.journal, subject.progress
         # An attack that somebody still holds the outcome of need not run again.
         self._known: WeakValueDictionary[str, Outcome] = WeakValueDictionary()
         self.natural, self.classes = self._predict()
         self.smallest = torch.where(self.right, torch.inf, 0.0)
         """The smallest perturbation found so far that fools the model, in the norm of the attacks; (N,) float32."""
-        self.attacked_model = model
+        self.attacked_model = self.model
         if not random:
-            with attackable(model):
-                self.attacked_model = folded(model, images[: self.batch_size].to(self.device))
+            with attackable(self.model):
+                self.attacked_model = folded(self.model, self.images[: self.batch_size].to(self.device))
 
     @property
     def right(self) -> Bool[Tensor, "N"]:
@@ -117,14 +94,13 @@ class Bench:
 
     def _predict(self) -> tuple[Tensor, int]:
         found, classes = [], 0
-        with attackable(self.model), torch.inference_mode(), self.dice("natural"):
+        with attackable(self.model), torch.no_grad(), self.dice("natural"):
             for start in range(0, len(self.images), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 logits = checked_logits(self.model(self.images[rows].to(self.device)), self.labels[rows])
                 found.append(logits.argmax(1).cpu())
                 classes = logits.shape[1]
-        # Left inference mode by a copy, so that it may be indexed and written like any tensor.
-        return torch.cat(found).clone(), classes
+        return torch.cat(found), classes
 
     def attack(self, attack: Attack, threat: Threat, stage: str, *, after: Outcome | None = None) -> Outcome:
         """Attack all images that the model gets right.
@@ -159,7 +135,9 @@ class Bench:
         """Everything that decides an outcome in this evaluation; names that people give are no part of it."""
         return exact_words((self.variant, self.batch_size, attack, threat, which))
 
-    def _run(self, stage: str, key: str, which: Bool[Tensor, "N"], batch: Callable[[int, Tensor], Part]) -> Outcome:
+    def _run(
+        self, stage: str, key: str, which: Bool[Tensor, "N"], batch: Callable[[int, Tensor], BatchResult]
+    ) -> Outcome:
         """Work through some images batch by batch, by way of the journal."""
         if (known := self._known.get(key)) is not None:
             return known
@@ -167,10 +145,10 @@ class Bench:
         todo = which.nonzero().flatten()
         parts = torch.split(todo, self.batch_size) if len(todo) else ()
 
-        def told(index: int) -> None:
+        def report(index: int) -> None:
             self.progress(stage, min((index + 1) * self.batch_size, len(todo)), len(todo))
 
-        done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), told, key=key)
+        done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), report, key=key)
         passes, seconds, largest = Passes.none(self.labels), torch.zeros(len(self.labels), dtype=torch.float64), 0.0
         for rows, part in zip(parts, done, strict=True):
             self.smallest[rows] = torch.minimum(self.smallest[rows], part["distance"])
@@ -185,7 +163,7 @@ class Bench:
         self._known[key] = outcome
         return outcome
 
-    def _minimum_batch(self, attack: FMN, threat: Threat, key: str, rows: Tensor) -> Part:
+    def _minimum_batch(self, attack: FMN, threat: Threat, key: str, rows: Tensor) -> BatchResult:
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
         with self.dice(key):
@@ -196,7 +174,7 @@ class Bench:
         found.passes.add(torch.arange(len(rows), device=self.device), forward=1)
         return _part(distance <= threat.eps, prediction, found.images, distance, found.passes, started)
 
-    def _attack_batch(self, attack: Attack, threat: Threat, key: str, rows: Tensor) -> Part:
+    def _attack_batch(self, attack: Attack, threat: Threat, key: str, rows: Tensor) -> BatchResult:
         """What an attack found on some images, confirmed on the model itself."""
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
@@ -225,10 +203,9 @@ class Bench:
 
     def _answers(self, images: Tensor) -> Tensor:
         """The classes that the model itself gives a batch."""
-        with attackable(self.model), torch.inference_mode():
+        with attackable(self.model), torch.no_grad():
             answers: Tensor = self.model(images).argmax(1)
-        # Left inference mode by a copy: it may be written to.
-        return answers.clone()
+        return answers
 
     @contextmanager
     def dice(self, *key: str | int) -> Iterator[None]:
@@ -243,7 +220,7 @@ class Bench:
 
 def _part(
     fooled: Tensor, prediction: Tensor, adversarial: Tensor, nearest: Tensor, passes: Passes, started: float
-) -> Part:
+) -> BatchResult:
     """What the journal keeps of a batch: of all its images cost and the nearest success, and those that fool."""
     forward, backward = passes.forward.cpu(), passes.backward.cpu()
     # An attack that never asks the model spends its time on all images alike.
@@ -258,17 +235,3 @@ def _part(
         "backward": backward,
         "seconds": weight * (time.perf_counter() - started),
     }
-
-
-def device_of(model: nn.Module, images: Tensor) -> torch.device:
-    """Where the model is: the device of its first parameter or buffer, or of the images if it has none."""
-    return next(iter([*model.parameters(), *model.buffers()]), images).device
-
-
-def image_ids(images: Float[Tensor, "N *shape"]) -> Int64[Tensor, "N"]:
-    """A number for each image from its pixels alone, so that random starts don't depend on order or on neighbours."""
-    return torch.tensor([int(sha256_of(image)[:15], 16) for image in images], dtype=torch.int64)
-
-
-def _silent(stage: str, done: int, of: int) -> None:
-    """Nobody watches."""

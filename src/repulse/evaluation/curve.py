@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from repulse.attacks import OBJECTIVES, PGD, EmbeddingLoss, Threat
+from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.common.units import in_255ths
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.plan import LOGIT_OBJECTIVES, TRAINING_LOSS, training_objective
@@ -20,16 +20,16 @@ def curve_attack(settings: EvaluationSettings) -> str:
     )
 
 
-def robustness_curve(bench: Bench, settings: EvaluationSettings, loss: EmbeddingLoss | None) -> tuple[CurvePoint, ...]:
+def robustness_curve(bench: Bench, settings: EvaluationSettings) -> tuple[CurvePoint, ...]:
     """Robust accuracy at each eps of the settings: by objective, each attacked on its own, and in the worst case."""
-    attacks = {TRAINING_LOSS: PGD(training_objective(loss), steps=settings.curve_steps)}
+    attacks = {TRAINING_LOSS: PGD(training_objective(bench.subject.training_loss), steps=settings.curve_steps)}
     for name in LOGIT_OBJECTIVES:
         attacks[name] = PGD(OBJECTIVES[name], steps=settings.curve_steps, random_start=True)
     shares: dict[float, dict[str, float]] = {}
     for eps in sorted(set(settings.curve)):
         shares[eps] = {}
         for name, attack in attacks.items():
-            # A ball of radius nought holds the clean image only.
+            # A ball of radius zero holds the clean image only.
             robust = bench.right
             if eps > 0:
                 robust = bench.attack(attack, Threat(settings.norm, eps), f"curve, eps {in_255ths(eps)}, {name}").robust

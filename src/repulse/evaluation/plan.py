@@ -18,12 +18,12 @@ LOGIT_OBJECTIVES = ("cross-entropy", "margin")
 
 TRAINING_LOSS = "training loss"
 
-# The victim is asked several times for each, which must stay cheap beside the attacks.
+# The model is asked several times for each, which must stay cheap beside the attacks.
 SURROGATE_IMAGES = 1000
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedAttack:
     """One attack of an evaluation, with what a table calls it."""
 
     name: str
@@ -41,7 +41,9 @@ def training_objective(loss: EmbeddingLoss | None) -> Objective:
     return OBJECTIVES["cross-entropy"] if loss is None else through_embedding(loss)
 
 
-def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | None, *, published: bool) -> list[Planned]:
+def plan(
+    settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | None, *, published: bool
+) -> list[PlannedAttack]:
     """The attacks of an evaluation, cheapest first.
 
     - `paper`: PGD on the training loss from the clean image (Serban et al. 2021, section 4.1).
@@ -56,7 +58,7 @@ def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | Non
     """
     training = training_objective(loss)
     planned = [
-        Planned("fgsm-cross-entropy", "FGSM, cross-entropy", "logits", fgsm(OBJECTIVES["cross-entropy"], threat))
+        PlannedAttack("fgsm-cross-entropy", "FGSM, cross-entropy", "logits", fgsm(OBJECTIVES["cross-entropy"], threat))
     ]
     shorter: dict[str, str] = {}
 
@@ -70,7 +72,7 @@ def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | Non
             random_start=random_start,
         )
         name = f"pgd-{steps}-{slug}"
-        planned.append(Planned(name, f"PGD-{steps}, {what}{suffix}", group, attack, shorter.get(slug)))
+        planned.append(PlannedAttack(name, f"PGD-{steps}, {what}{suffix}", group, attack, shorter.get(slug)))
         # Several restarts make a longer attack start elsewhere the second time, so it does not continue a shorter one.
         if attack.restarts == 1:
             shorter[slug] = name
@@ -84,12 +86,12 @@ def plan(settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | Non
     if settings.attacks == "quick":
         planned += _members("quick", ensemble("quick"))
     elif settings.attacks != "paper":
-        planned.append(Planned("fmn", "FMN, minimum norm", "adaptive", FMN()))
+        planned.append(PlannedAttack("fmn", "FMN, minimum norm", "adaptive", FMN()))
         planned += _members("standard", ensemble("standard"))
     return planned
 
 
-def adaptive_plan(bench: Bench, threat: Threat, loss: EmbeddingLoss | None) -> list[Planned]:
+def adaptive_plan(bench: Bench, threat: Threat, loss: EmbeddingLoss | None) -> list[PlannedAttack]:
     """What the adaptive ensemble adds to the standard one for this model, a surrogate to transfer from included."""
     some = bench.images[:SURROGATE_IMAGES].to(bench.device)
     everything = adaptive(
@@ -101,5 +103,5 @@ def adaptive_plan(bench: Bench, threat: Threat, loss: EmbeddingLoss | None) -> l
     return _members("adaptive", Ensemble(tuple(m for m in everything.members if m.name not in known)))
 
 
-def _members(group: Group, members: Ensemble) -> list[Planned]:
-    return [Planned(member.name, member.label, group, member.attack, survivors=True) for member in members.members]
+def _members(group: Group, members: Ensemble) -> list[PlannedAttack]:
+    return [PlannedAttack(each.name, each.label, group, each.attack, survivors=True) for each in members.members]

@@ -10,8 +10,8 @@ An evaluation is a folder with two files. `record.json` is a `Record`: settings,
 | `robust/NAME` | (N,) uint8 | 1 where attack NAME did not change a right answer into a wrong one |
 | `prediction/NAME` | (N,) int32 | predicted class after attack NAME |
 | `robust/worst-case` | (N,) uint8 | 1 where no attack of the record succeeded |
-| `smallest` | (N,) float32 | smallest perturbation found that fools, in the norm; 0: wrong by nature; inf: none |
-| `fooled_by` | (N,) int32 | first attack of the record that fooled it, from 0; -1: none; -2: wrong by nature |
+| `smallest` | (N,) float32 | smallest perturbation found that fools, in the norm; 0: misclassified; inf: none |
+| `fooled_by` | (N,) int32 | first attack of the record that fooled it, from 0; -1: none; -2: misclassified |
 | `queries` | (N,) int32 | forward and backward passes spent on it by the attacks of the record together |
 | `seconds` | (N,) float32 | its part in the time of these attacks: in that of each batch by its part in the passes |
 | `slice/index` | (K,) int32 | images of the loss surface slices |
@@ -27,50 +27,21 @@ An evaluation is a folder with two files. `record.json` is a `Record`: settings,
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
-from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors, write_atomically
+from repulse.subject.record import DataRecord, ModelRecord, RecordPart, read_record
 
 RECORD_FILE = "record.json"
 OUTCOMES_FILE = "outcomes.safetensors"
 
-P = TypeVar("P", bound="Part")
-
-
-class Part(BaseModel):
-    """A part of a record: unknown keys are errors, and nothing changes after it is made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelRecord(Part):
-    """Which model was measured."""
-
-    name: str = Field(description="What a table calls it, for instance 'paper' or 'softmax'.")
-    description: str = Field("", description="One line: backbone, prototypes, readout, loss.")
-    parameters: int = Field(description="Number of trainable parameters.")
-    weights_sha256: str = Field(description="Digest of all parameters and buffers.")
-
-
-class DataRecord(Part):
-    """Which images it was measured on."""
-
-    name: str
-    split: str
-    count: int = Field(description="N, the number of images attacked.")
-    image_shape: tuple[int, ...] = Field(description="(C, H, W).")
-    class_names: tuple[str, ...]
-    sha256: str = Field(description="Digest of images and labels.")
-
-
 Group = Literal["paper", "paper-as-published", "logits", "quick", "standard", "adaptive"]
 
 
-class AttackRecord(Part):
+class AttackRecord(RecordPart):
     """One attack with its settings, its outcome and its cost."""
 
     name: str = Field(description="Slug, unique in the record: 'pgd-20-training-loss'.")
@@ -92,7 +63,7 @@ class AttackRecord(Part):
     added: int | None = Field(None, description="Images that it fooled and no attack before it had.")
 
 
-class CheckRecord(Part):
+class CheckRecord(RecordPart):
     """One check of whether a figure can be believed."""
 
     name: str = Field(description="Slug, unique in the record: 'more-steps-change-little'.")
@@ -108,7 +79,7 @@ class CheckRecord(Part):
     about: Literal["use", "attacks"] = Field("attacks", description="How the model is used, or whether attacks work.")
 
 
-class VerdictRecord(Part):
+class VerdictRecord(RecordPart):
     """How robust, and how sure that is."""
 
     word: Literal["measured", "overstated", "upper-bound"] = Field(
@@ -131,14 +102,14 @@ class VerdictRecord(Part):
         return {"believable": "measured", "not established": "upper-bound"}.get(str(word), word)
 
 
-class CurvePoint(Part):
+class CurvePoint(RecordPart):
     """Robust accuracy at one eps, by objective: 'training loss', 'cross-entropy', 'margin', 'worst case'."""
 
     eps: float
     robust_accuracy: dict[str, float]
 
 
-class Record(Part):
+class Record(RecordPart):
     """Everything one evaluation measured."""
 
     schema_version: Literal[1] = 1
@@ -183,19 +154,3 @@ def load_evaluation(folder: Path) -> tuple[Record, dict[str, Tensor]]:
     """
     record = read_record(Record, folder / RECORD_FILE, "record", "repulse evaluate")
     return record, load_tensors(folder / OUTCOMES_FILE)[0]
-
-
-def read_record(kind: type[P], path: Path, what: str, command: str) -> P:
-    """A record of some kind from its JSON file; `what` and `command` are for error messages.
-
-    Raises:
-        RepulseError: if there is no such file, or this version cannot read it.
-    """
-    if not path.is_file():
-        raise RepulseError(f"{path.parent} holds no {path.name}: make one with `{command}`")
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RepulseError(f"{path} is not a {what} that this version reads: {where}: {first['msg']}") from error

@@ -15,11 +15,9 @@ from repulse.certification.record import (
     load_certificate,
 )
 from repulse.common.errors import RepulseError
+from repulse.common.run_files import CERTIFICATES
 from repulse.evaluation.record import Record
 from repulse.report.words import plain
-
-# Part of a run folder (see repulse.runs, a room below this one).
-CERTIFICATES = "certificates"
 
 # A record is counted from its outcomes; anything beyond rounding means that one of the two files was changed.
 _ROUNDING = 1e-6

@@ -13,15 +13,11 @@ from pathlib import Path
 from torch import Tensor
 
 from repulse.common.errors import RepulseError
+from repulse.common.run_files import CERTIFICATES, CONFIG_FILE, ENVIRONMENT_FILE, EVALUATIONS, METRICS_FILE
 from repulse.evaluation.record import RECORD_FILE, Record, load_evaluation
 from repulse.prototypes import Separation, measure
-from repulse.report.certified import CERTIFICATES, Certified, certificate_folders, certificate_for, collect_certificates
+from repulse.report.certified import Certified, certificate_folders, certificate_for, collect_certificates
 
-# A run folder's parts (see repulse.runs, a room below this one).
-EVALUATIONS = "evaluations"
-_CONFIG_FILE = "config.yaml"
-_METRICS_FILE = "metrics.csv"
-_ENVIRONMENT_FILE = "environment.json"
 _COLUMNS = (
     "epoch",
     "loss",
@@ -125,9 +121,9 @@ def _read(folder: Path) -> Measured:
         record,
         outcomes,
         run,
-        config=_text(run / _CONFIG_FILE),
-        metrics=_metrics(run / _METRICS_FILE),
-        environment=_environment(run / _ENVIRONMENT_FILE),
+        config=_text(run / CONFIG_FILE),
+        metrics=_metrics(run / METRICS_FILE),
+        environment=_environment(run / ENVIRONMENT_FILE),
         certificates=tuple(collect_certificates([run / CERTIFICATES])),
     )
 

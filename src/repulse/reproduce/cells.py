@@ -18,8 +18,8 @@ from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors
 from repulse.common.settings import Settings, merge, to_yaml
 from repulse.data import ImageSource, subset
-from repulse.measuring import evaluate_run
 from repulse.models import PrototypeClassifier
+from repulse.opening import evaluate_run
 from repulse.reproduce.grid import (
     ASKED_FILE,
     COST_FILE,
@@ -34,7 +34,8 @@ from repulse.reproduce.grid import (
     write_json,
 )
 from repulse.reproduce.measures import correct, craft, embeddings, learned_separation, training_cost
-from repulse.runs import load_run, load_splits, read_test_accuracy, train_run
+from repulse.run_folder import load_run, load_splits, read_test_accuracy
+from repulse.runs import train_run
 
 CRAFTED_FILE = "crafted.safetensors"
 

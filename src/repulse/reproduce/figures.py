@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from repulse.common.run_files import ENVIRONMENT_FILE
 from repulse.evaluation.record import Record
 from repulse.reproduce.grid import COST_FILE, EMBEDDING_FILE, TRANSFER_FILE, Grid, GridCell, read_json
 from repulse.reproduce.methods import Method
-from repulse.runs import ENVIRONMENT_FILE, read_test_accuracy
+from repulse.run_folder import read_test_accuracy
 
 PLAIN = "softmax"
 """The method whose cost all others are held against."""

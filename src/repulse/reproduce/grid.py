@@ -15,13 +15,15 @@ from filelock import FileLock, Timeout
 
 from repulse.common.files import write_atomically
 from repulse.common.registry import unknown_name
-from repulse.config.run import CONFIG_FILE, RunConfig, read_config
-from repulse.evaluation.record import RECORD_FILE, Record, read_record
+from repulse.common.run_files import CONFIG_FILE, TEST_FILE
+from repulse.config.run import RunConfig, read_config
+from repulse.evaluation.protocol import threat_name
+from repulse.evaluation.record import RECORD_FILE, Record
 from repulse.evaluation.settings import EvaluationSettings
-from repulse.measuring import threat_name
 from repulse.reproduce.comparisons import SCALES, Attacks, Scale, cell_config, comparison, measurement
 from repulse.reproduce.methods import METHODS, Method
-from repulse.runs import TEST_FILE, differences
+from repulse.run_folder import differences
+from repulse.subject.record import read_record
 
 Stage = Literal["train", "measure", "report"]
 

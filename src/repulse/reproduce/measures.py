@@ -19,8 +19,8 @@ from repulse.attacks.noise import Noise
 from repulse.common.settings import merge
 from repulse.config.run import RunConfig
 from repulse.data import Augment, ImageSource
-from repulse.evaluation.bench import device_of, image_ids
 from repulse.models import PrototypeClassifier
+from repulse.subject.subject import device_of, image_ids
 from repulse.training import fit, make_fabric, read_metrics
 
 # Batches that are trained on to count passes: enough for a rate, and for recipes that change from batch to batch.

@@ -10,9 +10,10 @@ from typing import Any
 
 from repulse.common.errors import RepulseError
 from repulse.common.files import write_atomically
+from repulse.common.run_files import CONFIG_FILE, ENVIRONMENT_FILE, METRICS_FILE, TEST_FILE
 from repulse.common.settings import merge, to_yaml
 from repulse.common.units import in_255ths
-from repulse.config.run import CONFIG_FILE, read_config
+from repulse.config.run import read_config
 from repulse.evaluation.record import RECORD_FILE
 from repulse.report.blocks import ABSENT, Block, Cell, Facts, Page, Picture, Section, Table, Text
 from repulse.report.render.html import page_as_html
@@ -22,8 +23,6 @@ from repulse.reproduce import sentences
 from repulse.reproduce.claims import claims
 from repulse.reproduce.figures import PLAIN, TRAINING_LOSS, WORST_CASE, Figures, Result, Row, Spread
 from repulse.reproduce.grid import ASKED_FILE, COST_FILE, EMBEDDING_FILE, TRANSFER_FILE, GridCell
-from repulse.runs import ENVIRONMENT_FILE, TEST_FILE
-from repulse.training.metrics import METRICS_FILE
 from repulse.version import __version__
 
 PAGE, TABLE, CLAIMS, FIGURES = "report.html", "table.md", "claims.md", "figures.json"

@@ -15,7 +15,8 @@ from repulse.common.settings import merge
 from repulse.data.load import data_kept
 from repulse.reproduce.figures import PLAIN
 from repulse.reproduce.grid import COST_FILE, Grid, GridCell, Stage, read_json
-from repulse.runs import load_splits, train_run
+from repulse.run_folder import load_splits
+from repulse.runs import train_run
 from repulse.training import read_metrics
 
 # Images of the pilot: a few seconds of training.

@@ -15,7 +15,7 @@ from repulse.reproduce.cells import Tell, do_cell, measure_transfer
 from repulse.reproduce.figures import gather
 from repulse.reproduce.grid import Grid, GridCell, Stage
 from repulse.reproduce.page import TABLE, keep, write_reproduction
-from repulse.runs import load_splits
+from repulse.run_folder import load_splits
 
 
 def reproduce(grid: Grid, stages: Sequence[Stage], *, jobs: int, keep_in: Path | None, tell: Tell) -> str:

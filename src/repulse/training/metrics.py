@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-METRICS_FILE = "metrics.csv"
+from repulse.common.run_files import METRICS_FILE
 
 
 @dataclass(frozen=True)

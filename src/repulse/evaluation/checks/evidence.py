@@ -24,8 +24,8 @@ from repulse.attacks.objectives import usable
 from repulse.common.seeding import derive_seed
 from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.expectation import ROUNDING
-from repulse.evaluation.journal import Part
 from repulse.evaluation.record import Group
+from repulse.subject.journal import BatchResult
 
 # What an attack that sees only answers of the model, or another model, has in its name.
 BLACK_BOX = ("square", "random", "transfer", "hop-skip-jump")
@@ -279,7 +279,7 @@ class Evidence:
         batches = torch.split(todo, self.bench.batch_size)
         stage = f"checks, {what}"
 
-        def work(index: int) -> Part:
+        def work(index: int) -> BatchResult:
             rows = batches[index]
             there = rows.to(self.x.device)
             batch = _Batch(self.x[there], self.y[there], Noise(self.seed, self.ids[rows]))

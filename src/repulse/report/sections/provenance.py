@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from repulse.evaluation.record import DataRecord, ModelRecord
 from repulse.report.blocks import Block, Code, Facts, Section, Text
 from repulse.report.group import Entry
 from repulse.report.section import SECTIONS
 from repulse.report.words import threat
+from repulse.subject.record import DataRecord, ModelRecord
 
 
 @SECTIONS.register("provenance")

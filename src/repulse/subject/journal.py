@@ -17,9 +17,9 @@ from torch.distributed.rendezvous import rendezvous
 from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors, sha256_of
 from repulse.common.notice import notice
-from repulse.evaluation.identity import Identity
+from repulse.subject.identity import Identity
 
-Part = dict[str, Tensor]
+BatchResult = dict[str, Tensor]
 """What was found for one batch."""
 
 # Raised when batches are kept in another form, so that nobody goes on from what an earlier version left.
@@ -44,7 +44,7 @@ class Journal:
         RepulseError: if several processes have no folder to share.
     """
 
-    def __init__(self, folder: Path | None, identity: Identity | None = None) -> None:
+    def __init__(self, folder: Path | None = None, identity: Identity | None = None) -> None:
         self.folder = folder
         self._used: set[str] = set()
         self._store, self.rank, self.processes = _shared_store()
@@ -72,11 +72,11 @@ class Journal:
         self,
         stage: str,
         count: int,
-        work: Callable[[int], Part],
+        work: Callable[[int], BatchResult],
         callback: Callable[[int], None] | None = None,
         *,
         key: str | None = None,
-    ) -> list[Part]:
+    ) -> list[BatchResult]:
         """The results of batches 0 to `count - 1` of a stage, in order.
 
         Args:
@@ -94,20 +94,20 @@ class Journal:
             raise ValueError(f"two stages of one evaluation have the same key: {key}")
         self._used.add(key)
         name = f"{re.sub(r'[^a-z0-9.]+', '-', stage.lower()).strip('-')[:60]}-{sha256_of(key.encode())[:16]}"
-        told = callback or _nobody
+        callback = callback or _nobody
         if self._store is None:
-            return [self._one(f"{name}-{index:05d}", index, work, told) for index in range(count)]
+            return [self._one(f"{name}-{index:05d}", index, work, callback) for index in range(count)]
         while (index := self._store.add(f"{name}/next", 1) - 1) < count:
-            self._one(f"{name}-{index:05d}", index, work, told)
+            self._one(f"{name}-{index:05d}", index, work, callback)
             self._store.add(f"{name}/done", 1)
         while self._store.add(f"{name}/done", 0) < count:
             time.sleep(0.02)
-        return [self._one(f"{name}-{index:05d}", index, work, told) for index in range(count)]
+        return [self._one(f"{name}-{index:05d}", index, work, callback) for index in range(count)]
 
     def text(self, stage: str, write: Callable[[], str]) -> str:
         """A text of one stage, written once whoever asks for it, and read from then on."""
 
-        def work(_: int) -> Part:
+        def work(_: int) -> BatchResult:
             return {"text": torch.tensor(list(write().encode()), dtype=torch.uint8)}
 
         (part,) = self.each(stage, 1, work)
@@ -127,14 +127,16 @@ class Journal:
         if self.folder is not None and self.rank == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _one(self, name: str, index: int, work: Callable[[int], Part], told: Callable[[int], None]) -> Part:
+    def _one(
+        self, name: str, index: int, work: Callable[[int], BatchResult], callback: Callable[[int], None]
+    ) -> BatchResult:
         path = None if self.folder is None else self.folder / f"{name}.safetensors"
         if path is not None and path.is_file():
             return load_tensors(path)[0]
         part = work(index)
         if path is not None:
             save_tensors(path, part)
-        told(index)
+        callback(index)
         return part
 
 
@@ -162,4 +164,4 @@ _STORE: tuple[Any, int, int] | None = None
 
 
 def _nobody(index: int) -> None:
-    """Nobody is told."""
+    """A callback that does nothing."""

@@ -21,12 +21,12 @@ def gallery(
     count: int,
 ) -> dict[str, Tensor]:
     """Tensors of up to `count` fooled images: the first of each class in turn, then the second of each, and so on."""
-    seen: dict[int, int] = {}
+    counted: dict[int, int] = {}
     ranked = []
     for place in fooled.nonzero().flatten().tolist():
         label = int(bench.labels[place])
-        seen[label] = seen.get(label, 0) + 1
-        ranked.append((seen[label], label, place))
+        counted[label] = counted.get(label, 0) + 1
+        ranked.append((counted[label], label, place))
     if count == 0 or not ranked:
         return {}
     index = torch.tensor([place for _, _, place in sorted(ranked)[:count]])
@@ -44,7 +44,7 @@ def output_space(bench: Bench) -> dict[str, Tensor]:
     model = bench.model
     found: dict[str, Tensor] = {}
     if callable(embed := getattr(model, "embed", None)):
-        with attackable(model), torch.inference_mode():
+        with attackable(model), torch.no_grad():
             parts = torch.split(bench.images[:EMBEDDINGS], bench.batch_size)
             whole = torch.cat([embed(part.to(bench.device)).float().cpu() for part in parts])
         # Scaled to at most 1,000, since large embeddings would overflow half precision: a picture needs their shape.

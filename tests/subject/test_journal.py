@@ -13,8 +13,8 @@ from torch import nn
 from repulse.attacks import OBJECTIVES, PGD, Threat, through_embedding
 from repulse.common.errors import RepulseError
 from repulse.evaluation import EvaluationSettings, evaluate, load_evaluation
-from repulse.evaluation.identity import Identity, exact_words
-from repulse.evaluation.journal import Journal
+from repulse.subject.identity import Identity, exact_words
+from repulse.subject.journal import Journal
 
 ABC, OTHER = Identity({"the weights": "abc"}), Identity({"the weights": "other"})
 
@@ -190,7 +190,7 @@ def test_a_text_is_written_once(tmp_path):
 
 def test_batches_kept_in_another_form_are_not_read(tmp_path, monkeypatch, capsys):
     Journal(tmp_path / "progress", ABC).each("stage", 1, lambda index: {"x": torch.zeros(1)})
-    monkeypatch.setattr("repulse.evaluation.journal._FORMAT", 1000)
+    monkeypatch.setattr("repulse.subject.journal._FORMAT", 1000)
     journal = Journal(tmp_path / "progress", ABC)
     assert "(the form of what is kept changed)" in capsys.readouterr().err
     made = journal.each("stage", 1, lambda index: {"x": torch.ones(1)})
@@ -230,7 +230,7 @@ def test_a_finished_journal_leaves_nothing(tmp_path):
 
 def test_several_processes_need_a_folder(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("repulse.evaluation.journal._STORE", (object(), 0, 2))
+    monkeypatch.setattr("repulse.subject.journal._STORE", (object(), 0, 2))
     with pytest.raises(RepulseError, match=r"^several processes share an evaluation through a folder"):
         Journal(None)
 
