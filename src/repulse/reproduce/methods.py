@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from repulse.config.presets import (
+from repulse.config.layers import (
     CODES,
     CONFORMITY,
     HYPERSPHERICAL,
