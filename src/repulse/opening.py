@@ -173,10 +173,18 @@ def open_foreign(
         about,
         foreign=True,
         program=_program_text(spec),
+        caution=_about_weights(spec, weights),
         home=Path(),
         prefix=re.sub(r"[^A-Za-z0-9.-]+", "-", spec).strip("-.") + "-",
         progress=progress or silent,
     )
+
+
+def _about_weights(spec: str, weights: Path | None) -> str:
+    """What to say of a model whose weights nobody named; empty where they are known."""
+    if weights is not None or spec.startswith("timm/") or ":" not in spec:
+        return ""
+    return f"no --weights: {spec} is measured with the weights that its code makes, which may be random"
 
 
 def _program_text(spec: str) -> str:

@@ -20,6 +20,7 @@ from repulse.certification.record import (
     CertifiedPoint,
     MethodName,
     certified_accuracy,
+    load_certificate,
     save_certificate,
 )
 from repulse.certification.settings import CertificationSettings
@@ -30,6 +31,8 @@ from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
 from repulse.common.run_files import CERTIFICATES
 from repulse.evaluation.checks import check_use
+from repulse.evaluation.misuse import refuse_misuse, report_misuse
+from repulse.evaluation.record import CheckRecord
 from repulse.subject import About, Progress, Subject
 from repulse.subject.subject import silent
 
@@ -108,32 +111,52 @@ def certify(
 
 
 def certify_subject(
-    subject: Subject, settings: CertificationSettings | None = None, folder: Path | None = None
+    subject: Subject,
+    settings: CertificationSettings | None = None,
+    folder: Path | None = None,
+    *,
+    stop_if_misused: bool = True,
 ) -> Certification:
     """Prove for each image of a subject within which radius the model's answer cannot change; see `certify`.
 
-    A model that was trained elsewhere is smoothed by `auto`, if it was not built to prove anything; and it must be used
-    as it was meant to be: what would be a serious failure of an evaluation is an error here, for a certificate has no
-    verdict to say so. Without a sigma, smoothing takes the noise of the training, or else 0.25.
+    A model that was trained elsewhere is smoothed by `auto`, if it was not built to prove anything. Without a sigma,
+    smoothing takes the noise of the training, or else 0.25. What is done already is read, and what was interrupted goes
+    on; another certification is never overwritten.
 
     Args:
         subject: the model and its images.
         settings: method, radii, and attack.
         folder: where to write the certification; None: in the subject's home, if it has one.
+        stop_if_misused: prove nothing if a model that was trained elsewhere is not used as it was meant to be, for a
+            certificate has no verdict to say so.
 
     Raises:
-        RepulseError: as `certify` says, or if a model that was trained elsewhere is not used as it was meant to be.
+        RepulseError: as `certify` says; if the folder holds another certification; or because of misuse.
     """
     settings = settings or CertificationSettings()
     started = time.perf_counter()
     if len(subject.images) == 0:
         raise RepulseError("there are no images to certify")
     check_inputs(subject.images, subject.labels, Threat("l2", 0.0))
-    if subject.foreign:
-        _check_use(subject)
+    used: tuple[CheckRecord, ...] = ()
+    if subject.foreign and stop_if_misused:
+        classes = len(subject.about.class_names) or None
+        used = check_use(subject.model, subject.images, subject.labels, device=subject.device, classes=classes)
+        refuse_misuse(used, "proved")
     method, settings = _find_method(subject, settings)
-    folder = folder or subject.place(CERTIFICATES, _name(settings))
-    subject = subject.at_work(settings, settings.seed, settings.batch_size, folder)
+    subject = subject.at_work(
+        settings,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        output=folder,
+        kind=CERTIFICATES,
+        name=_name(settings),
+        more=str(len(subject.images)),
+    )
+    folder = subject.folder
+    if subject.finished and folder is not None:
+        return Certification(*load_certificate(folder), folder)
+    report_misuse(subject, used)
     with attackable(subject.model):
         certificates = method.prove(subject, settings)
         right = certificates.prediction == subject.labels
@@ -203,15 +226,6 @@ def _find_method(subject: Subject, settings: CertificationSettings) -> tuple[Met
 def _name(settings: CertificationSettings) -> str:
     """What a folder calls a certification: by its method, and the noise if there is some."""
     return f"smoothing-{settings.sigma:.4g}" if settings.method == "smoothing" else settings.method
-
-
-def _check_use(subject: Subject) -> None:
-    """Refuse a model that is not used as it was meant to be: no radius would mean anything."""
-    classes = len(subject.about.class_names) or None
-    checks = check_use(subject.model, subject.images, subject.labels, device=subject.device, classes=classes)
-    failed = [check.sentence for check in checks if check.serious and check.passed is False]
-    if failed:
-        raise RepulseError(f"the model is not used as it was meant to be, so no radius was sought. {' '.join(failed)}")
 
 
 def _check_not_idle(settings: CertificationSettings, method: str) -> None:

@@ -22,7 +22,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from repulse.common.errors import RepulseError
+from repulse.common.errors import BrokenCertificateError
 from repulse.common.files import load_tensors, save_tensors, write_atomically
 from repulse.subject.record import DataRecord, ModelRecord, RecordPart, read_record
 
@@ -107,7 +107,7 @@ class CertificateRecord(RecordPart):
         """Refuse a record whose certificates were broken.
 
         Raises:
-            RepulseError: if an attack broke one; the first images are named.
+            BrokenCertificateError: if an attack broke one; the first images are named.
         """
         if self.soundness is None or not self.soundness.broken:
             return
@@ -116,7 +116,7 @@ class CertificateRecord(RecordPart):
         chance = ""
         if self.smoothing is not None:
             chance = f"; by chance alone {self.smoothing.alpha * images:.2g} are expected at most"
-        raise RepulseError(
+        raise BrokenCertificateError(
             f"unsound: attacks broke {len(broken)} of {images} certificates (image{'s' * (len(broken) > 1)} {named})"
             f"{chance}; trust none of them, and look for the layer or the radius that is wrong"
         )

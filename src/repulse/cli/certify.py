@@ -20,7 +20,7 @@ class CertifyCommand(MeasuringCommand, CertificationSettings):
 
     Networks whose layers have known Lipschitz constants prove it in L2, L-inf-distance networks in L-inf; any other
     model can be smoothed. A run is smoothed by --method smoothing only, a model from outside also by auto, if it was
-    not built to prove anything. With --attack the proofs themselves are attacked: if one is broken, the exit code is 2.
+    not built to prove anything. With --attack the proofs themselves are attacked: if one is broken, the exit code is 4.
 
     Examples:
       repulse certify runs/lipschitz --attack
@@ -36,11 +36,13 @@ def certify_command(settings: CertifyCommand) -> None:
     """Certify a run or a model from outside, print the table, and say where the record is.
 
     Raises:
-        RepulseError: if attacks broke a certificate.
+        BrokenCertificateError: if attacks broke a certificate.
     """
     chosen = CertificationSettings(**{name: getattr(settings, name) for name in CertificationSettings.model_fields})
     with shown_progress(settings) as progress:
-        certification = certify_subject(open_subject(settings, "certify", progress), chosen, settings.output)
+        certification = certify_subject(
+            open_subject(settings, "certify", progress), chosen, settings.output, stop_if_misused=not settings.anyway
+        )
     if is_first_process():
         click.echo(f"{certificate_markdown(certification.record)}\n\nrecord: {certification.folder}")
     certification.record.check_sound()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 from pydantic import Field
@@ -10,7 +11,9 @@ from pydantic import Field
 from repulse.cli.measure import MeasuringCommand, open_subject, shown_progress
 from repulse.cli.options import SettingsCommand
 from repulse.common.environment import is_first_process
-from repulse.evaluation import evaluate_subject
+from repulse.common.errors import MissedBarError
+from repulse.common.units import in_percent
+from repulse.evaluation import Record, evaluate_subject
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.report import markdown_table
 
@@ -19,7 +22,8 @@ class EvaluateCommand(MeasuringCommand, EvaluationSettings):
     """Attack the model of a run, or any other PyTorch model, and say what holds and which number to quote.
 
     The paper's protocol, attacks that don't give up, and a verdict: measured, overstated, or only an upper bound. The
-    record and the outcome of every image are kept in a folder; an evaluation that was stopped goes on there.
+    record and the outcome of every image are kept in a folder; an evaluation that was stopped goes on there. The exit
+    code is 2 for a mistake, and 3 if the model misses the bar of --fail-under or --fail-on.
 
     Examples:
       repulse evaluate runs/digits --eps 0.1
@@ -29,18 +33,36 @@ class EvaluateCommand(MeasuringCommand, EvaluationSettings):
     """
 
     output: Path | None = Field(None, description="Folder for the record; none: in the run, or evaluations/NAME.")
+    fail_under: float | None = Field(None, ge=0, le=1, description="Fail if fewer of the images are robust, in [0, 1].")
+    fail_on: tuple[Literal["overstated", "upper-bound"], ...] = Field((), description="Fail on these verdicts.")
 
 
 def evaluate_command(settings: EvaluateCommand) -> None:
     """Measure a run or a model from outside, print the table and the verdict, and say where the record is."""
     chosen = EvaluationSettings(**{name: getattr(settings, name) for name in EvaluationSettings.model_fields})
     with shown_progress(settings) as progress:
-        evaluation = evaluate_subject(open_subject(settings, "evaluate", progress), chosen, settings.output)
+        evaluation = evaluate_subject(
+            open_subject(settings, "evaluate", progress), chosen, settings.output, stop_if_misused=not settings.anyway
+        )
     if is_first_process():
         verdict, place = evaluation.record.verdict, evaluation.folder
         assert place is not None, "runs and models from outside have a home"
         said = "" if verdict is None else f"\n\nverdict: {verdict.word}. {verdict.summary}"
         click.echo(f"{markdown_table([place])}{said}\n\nrecord: {place}")
+    _check_bar(settings, evaluation.record)
+
+
+def _check_bar(settings: EvaluateCommand, record: Record) -> None:
+    """What a continuous integration asks: whether the model is robust enough, and the figure sure.
+
+    Raises:
+        MissedBarError: if not.
+    """
+    robust, bar = record.worst_case_accuracy, settings.fail_under
+    if bar is not None and robust < bar:
+        raise MissedBarError(f"{in_percent(robust)} of the images are robust, less than the bar of {in_percent(bar)}")
+    if record.verdict is not None and record.verdict.word in settings.fail_on:
+        raise MissedBarError(f"the verdict is {record.verdict.word!r}, on which this was to fail")
 
 
 command = SettingsCommand(EvaluateCommand, "evaluate", evaluate_command, positional="run")

@@ -35,6 +35,7 @@ class MeasuringCommand(Settings):
     class_names: tuple[str, ...] | None = Field(None, description="Names of the classes; none: from the data.")
     mean: tuple[float, ...] | None = Field(None, description="Mean that the model wants subtracted; none: pixels.")
     std: tuple[float, ...] | None = Field(None, description="Deviation that it wants pixels divided by.")
+    anyway: bool = Field(False, description="Go on although the model is not used as it was meant to be.")
     output: Path | None = Field(None, description="Folder for the record.")
     device: str = Field("auto", description="cpu, cuda or auto.")
     progress: Literal["rich", "quiet"] = Field("rich", description="A progress bar, or nothing.")

@@ -1,12 +1,26 @@
-"""The one exception that users are meant to read."""
+"""The exceptions that users are meant to read, and what the command line exits with."""
 
 
 class RepulseError(Exception):
     """A mistake that the user can mend.
 
-    The message is one line: what was wrong, and what to do. The command line prints it and exits with code 2;
+    The message is one line: what was wrong, and what to do. The command line prints it and exits with `exit_code`;
     anything else that is raised is a defect of this package and keeps its traceback.
     """
+
+    exit_code = 2
+
+
+class MissedBarError(RepulseError):
+    """A model is less robust, or a figure less sure, than was asked for (`--fail-under`, `--fail-on`)."""
+
+    exit_code = 3
+
+
+class BrokenCertificateError(RepulseError):
+    """An attack refuted what was proved."""
+
+    exit_code = 4
 
 
 def first_line(error: BaseException) -> str:

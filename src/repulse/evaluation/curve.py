@@ -12,7 +12,7 @@ from repulse.evaluation.settings import EvaluationSettings
 
 def curve_attack(settings: EvaluationSettings) -> str:
     """How the points of the curve are attacked, in words; empty if there is no curve."""
-    if not settings.curve:
+    if not settings.radii:
         return ""
     return (
         f"PGD-{settings.curve_steps}, steps of a quarter of eps: on the training loss from the clean image, on "
@@ -26,7 +26,7 @@ def robustness_curve(bench: Bench, settings: EvaluationSettings) -> tuple[CurveP
     for name in LOGIT_OBJECTIVES:
         attacks[name] = PGD(OBJECTIVES[name], steps=settings.curve_steps, random_start=True)
     shares: dict[float, dict[str, float]] = {}
-    for eps in sorted(set(settings.curve)):
+    for eps in settings.radii:
         shares[eps] = {}
         for name, attack in attacks.items():
             # A ball of radius zero holds the clean image only.

@@ -24,8 +24,9 @@ from repulse.evaluation.curve import curve_attack, robustness_curve
 from repulse.evaluation.expectation import in_expectation, is_random
 from repulse.evaluation.findings import Findings, run_attacks
 from repulse.evaluation.gradient_free import GradientFree, has_gradient
+from repulse.evaluation.misuse import refuse_misuse, report_misuse
 from repulse.evaluation.pictures import gallery, output_space
-from repulse.evaluation.record import CheckRecord, Record, save_evaluation
+from repulse.evaluation.record import CheckRecord, Record, load_evaluation, save_evaluation
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.evaluation.slices import loss_slices
 from repulse.evaluation.verdict import judge
@@ -96,14 +97,24 @@ def evaluate(
 
 
 def evaluate_subject(
-    subject: Subject, settings: EvaluationSettings | None = None, folder: Path | None = None
+    subject: Subject,
+    settings: EvaluationSettings | None = None,
+    folder: Path | None = None,
+    *,
+    stop_if_misused: bool = False,
 ) -> Evaluation:
     """Measure how robust the model of a subject is; see `evaluate`.
+
+    What is done already is read, and what was interrupted goes on; another evaluation is never overwritten.
 
     Args:
         subject: the model and its images.
         settings: attacks and their strength.
         folder: where to write the evaluation; None: in the subject's home, if it has one.
+        stop_if_misused: attack nothing if the model is not used as it was meant to be.
+
+    Raises:
+        RepulseError: as `evaluate` says; if the folder holds another evaluation; or because of misuse.
     """
     settings = settings or EvaluationSettings()
     started = time.perf_counter()
@@ -112,10 +123,27 @@ def evaluate_subject(
     threat = Threat(settings.norm, settings.eps)
     # All of them at once: an attack sees only images that are classified right, and would miss the others.
     check_inputs(subject.images, subject.labels, threat)
-    folder = folder or subject.place(EVALUATIONS, threat_name(settings))
-    subject = subject.at_work(settings, settings.seed, settings.batch_size, folder)
-    used = _usage(subject)
-    bench = _bench(subject, settings.expectation)
+    subject = subject.at_work(
+        settings,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+        output=folder,
+        kind=EVALUATIONS,
+        name=threat_name(settings),
+        more=f"{settings.attacks}-{len(subject.images)}",
+    )
+    folder = subject.folder
+    if subject.finished and folder is not None:
+        return Evaluation(*load_evaluation(folder), folder)
+    try:
+        used = _usage(subject)
+        if stop_if_misused:
+            refuse_misuse(used, "attacked")
+        report_misuse(subject, used)
+        bench = _bench(subject, settings.expectation)
+    except RepulseError:
+        subject.journal.abandon()
+        raise
     # A model may have more outputs than the data has classes; fewer were refused above.
     known = subject.about.class_names
     names = (*known, *(str(label) for label in range(len(known), bench.classes)))

@@ -13,6 +13,10 @@ from repulse.common.units import Number
 PAPER_GRID = tuple(level / 255 for level in (0, 2, 4, 8, 12, 16, 24, 32))
 
 
+# Of eps, where the grid above means nothing: in L2, and beyond it.
+MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
+
+
 class EvaluationSettings(Settings):
     """Which attacks, how strong, on how many images."""
 
@@ -25,10 +29,21 @@ class EvaluationSettings(Settings):
     )
     steps: tuple[int, ...] = Field((20, 100), description="Steps of PGD; each is an attack of its own.")
     restarts: int = Field(1, ge=1, description="Random starts of PGD on the logits.")
-    curve: tuple[Number, ...] = Field(PAPER_GRID, description="Radii of the robustness curve; empty: no curve.")
+    curve: tuple[Number, ...] | None = Field(
+        None, description="Radii of the robustness curve; none: usual ones, from 0 to beyond eps; empty: no curve."
+    )
     curve_steps: int = Field(20, ge=1, description="Steps of PGD at each point of the curve.")
     claimed: float | None = Field(None, ge=0, le=1, description="The robust accuracy that is claimed, in [0, 1].")
     expectation: int = Field(20, ge=1, description="Draws that a random model's answers are averaged over.")
     batch_size: int | None = Field(None, ge=1, description="Images attacked at once; none: 100 (CPU) or 500 (GPU).")
     gallery: int = Field(8, ge=0, description="Fooled images kept for the report.")
     seed: int = Field(0, ge=0, description="Seed of random starts.")
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The radii of the curve: as given, or the paper's, or multiples of eps where those don't reach beyond it."""
+        if self.curve is not None:
+            return tuple(sorted(set(self.curve)))
+        if self.norm == "linf" and self.eps < max(PAPER_GRID):
+            return PAPER_GRID
+        return tuple(multiple * self.eps for multiple in (MULTIPLES if self.eps else (0,)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -86,12 +87,23 @@ def _measure(cell: GridCell, tell: Tell) -> None:
         )
     if cell.record() is None:
         grid, source = cell.grid, cell.config.data.source
+        if read_json(cell.evaluation / ASKED_FILE) not in (None, cell.asked):
+            # Something else was asked before, in a place that is the cell's own.
+            shutil.rmtree(cell.evaluation)
         if grid.processes > 1:
             argv = ["evaluate", str(cell.folder), "--images", str(grid.images), "--source", source]
+            argv += ["--output", str(cell.evaluation)]
             _under_torchrun(argv, cell.grid.measurement, grid.processes)
         else:
             command = f"repulse reproduce {grid.name} --scale {grid.scale}"
-            evaluate_run(cell.folder, cell.grid.measurement, images=grid.images, source=source, command=command)
+            evaluate_run(
+                cell.folder,
+                cell.grid.measurement,
+                output=cell.evaluation,
+                images=grid.images,
+                source=source,
+                command=command,
+            )
         # Written after the record: what it says was asked has then been answered.
         write_json(cell.evaluation / ASKED_FILE, cell.asked)
         record = cell.record()

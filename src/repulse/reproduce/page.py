@@ -154,7 +154,7 @@ def separations(figures: Figures) -> Table:
 
 def curves(figures: Figures) -> Table:
     """Robust accuracy at each eps, under the paper's protocol and in the worst case."""
-    radii = figures.grid.measurement.curve
+    radii = figures.grid.measurement.radii
     rows = []
     for row in figures.rows:
         for line, what in ((TRAINING_LOSS, "PGD-20, training loss"), (WORST_CASE, "worst case")):

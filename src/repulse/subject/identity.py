@@ -57,6 +57,11 @@ class Identity:
     answers: Mapping[str, Tensor] = field(default_factory=dict)
     wobble: float = 0.0
 
+    @property
+    def digest(self) -> str:
+        """Short, for names of folders."""
+        return sha256_of(*(f"{name}={value}|".encode() for name, value in sorted(self.parts.items())))[:8]
+
     def differences(self, parts: Mapping[str, str], answers: Mapping[str, Tensor]) -> list[str]:
         """What is not the same as in another one, in words; empty where both are one."""
         changed = [name for name in sorted({*self.parts, *parts}) if self.parts.get(name) != parts.get(name)]

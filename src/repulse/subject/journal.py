@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,15 @@ class Journal:
 
     def _open(self, folder: Path, identity: Identity) -> None:
         if self.rank == 0:
-            parts = {**identity.parts, "the form of what is kept": str(_FORMAT)}
-            identity = Identity(parts, identity.answers, identity.wobble)
             changed = _changed(folder, identity)
             if changed is None or changed:
                 if changed and any(path.name != _IDENTITY_FILE for path in folder.iterdir()):
                     notice(
-                        f"{folder} holds an evaluation that was interrupted, of something else "
+                        f"{folder} holds a measurement that was interrupted, of something else "
                         f"({', '.join(changed)} changed): starting anew"
                     )
                 shutil.rmtree(folder, ignore_errors=True)
-                save_tensors(folder / _IDENTITY_FILE, identity.answers, parts)
+                save_tensors(folder / _IDENTITY_FILE, identity.answers, _parts(identity))
         self.barrier("open")
 
     def each(
@@ -122,10 +121,22 @@ class Journal:
             time.sleep(0.02)
 
     def close(self) -> None:
-        """Forget everything: the evaluation is written."""
+        """Forget all but the identity, which goes up to the record: the measurement is written."""
         self.barrier("close")
         if self.folder is not None and self.rank == 0:
+            if (self.folder / _IDENTITY_FILE).is_file():
+                (self.folder / _IDENTITY_FILE).replace(self.folder.parent / _IDENTITY_FILE)
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Leave nothing behind of a measurement that could not start: no folder that was made for it."""
+        if self.folder is None or self.rank != 0:
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder.parent, self.folder.parent.parent):
+            # A folder that holds something is not ours to remove.
+            with suppress(OSError):
+                folder.rmdir()
 
     def _one(
         self, name: str, index: int, work: Callable[[int], BatchResult], callback: Callable[[int], None]
@@ -140,13 +151,32 @@ class Journal:
         return part
 
 
+def finished(folder: Path, identity: Identity) -> bool:
+    """Whether a folder holds this very measurement, done."""
+    return _changed(folder, identity) == []
+
+
+def other(folder: Path, identity: Identity, *, unfinished: bool = True) -> list[str]:
+    """By what a folder holds another measurement, finished or interrupted; empty if it does not."""
+    places = (folder, folder / "progress") if unfinished else (folder,)
+    changed = [found for place in places if (found := _changed(place, identity)) is not None]
+    if changed:
+        return min(changed, key=len)
+    # Records of earlier versions say nothing of the program and the answers.
+    return ["the version of repulse"] if any(folder.glob("*.json")) else []
+
+
 def _changed(folder: Path, identity: Identity) -> list[str] | None:
-    """By what the evaluation kept in a folder is another one; None if there is none to go on from."""
+    """By what the measurement kept in a folder is another one; None if there is none."""
     try:
         answers, parts = load_tensors(folder / _IDENTITY_FILE)
     except RepulseError:
         return None
-    return identity.differences(parts, answers)
+    return Identity(_parts(identity), identity.answers, identity.wobble).differences(parts, answers)
+
+
+def _parts(identity: Identity) -> dict[str, str]:
+    return {**identity.parts, "the form of what is kept": str(_FORMAT)}
 
 
 def _shared_store() -> tuple[Any, int, int]:

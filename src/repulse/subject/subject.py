@@ -13,9 +13,11 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from repulse.attacks import EmbeddingLoss
+from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
+from repulse.common.notice import notice
 from repulse.subject.identity import Identity, answers_of
-from repulse.subject.journal import Journal
+from repulse.subject.journal import Journal, finished, other
 from repulse.subject.record import DataRecord, ModelRecord
 from repulse.version import __version__
 
@@ -54,6 +56,7 @@ class Subject:
             None: cross-entropy on the logits.
         training_noise: standard deviation of the noise that it was trained with; None: it was not.
         foreign: whether it was trained elsewhere.
+        caution: what users should know before they read any figure; may be empty.
         program: digest of the program text that makes the model, if it has one of its own.
         home: folder under which its results are kept; None: nowhere.
         prefix: of the names of these results, to tell them from those of other subjects.
@@ -61,6 +64,8 @@ class Subject:
         batch_size: images at once.
         journal: keeps what is done.
         progress: called after each batch.
+        folder: where the measurement at work is kept; None: in memory.
+        finished: whether it is done there already.
     """
 
     model: nn.Module
@@ -70,6 +75,7 @@ class Subject:
     training_loss: EmbeddingLoss | None = None
     training_noise: float | None = None
     foreign: bool = False
+    caution: str = ""
     program: str = ""
     home: Path | None = None
     prefix: str = ""
@@ -77,27 +83,63 @@ class Subject:
     batch_size: int = 100
     journal: Journal = field(default_factory=Journal)
     progress: Progress = silent
+    folder: Path | None = None
+    finished: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", self.images.detach().cpu())
         object.__setattr__(self, "labels", self.labels.cpu())
 
-    def at_work(self, settings: BaseModel, seed: int, batch_size: int | None, folder: Path | None) -> Subject:
+    def at_work(
+        self,
+        settings: BaseModel,
+        *,
+        seed: int,
+        batch_size: int | None,
+        output: Path | None,
+        kind: str,
+        name: str,
+        more: str,
+    ) -> Subject:
         """The same subject for one measurement, with a journal in a folder that goes on with the same one only.
+
+        It is kept in `home/kind/name`, or where another measurement is kept there, beside it under a name that tells
+        the two apart; the same measurement finds its own.
 
         Args:
             settings: of the measurement.
             seed: of everything random.
             batch_size: images at once; None: 100 on a CPU, where larger ones leave the cache, 500 on a GPU.
-            folder: where the measurement is kept; None: in memory.
-        """
-        size = batch_size or (100 if self.device.type == "cpu" else 500)
-        journal = Journal(None if folder is None else folder / "progress", self._identity(settings))
-        return replace(self, seed=seed, batch_size=size, journal=journal)
+            output: a folder that was named for it; None: in the subject's home, if it has one, else in memory.
+            kind: of measurement, the folder for all of them.
+            name: what the folder is called.
+            more: what is added to the name to tell it from another.
 
-    def place(self, kind: str, name: str) -> Path | None:
-        """Where a result is kept: `home/kind/name`."""
-        return None if self.home is None else self.home / kind / f"{self.prefix}{name}"
+        Raises:
+            RepulseError: if the folder that was named holds another measurement, done.
+        """
+        identity = self._identity(settings)
+        folder = output
+        if folder is not None and (changed := other(folder, identity, unfinished=False)):
+            raise RepulseError(
+                f"{folder} holds another measurement ({', '.join(changed)} differ), which is not overwritten: name "
+                "another folder by --output"
+            )
+        if folder is None and self.home is not None:
+            folder = self.home / kind / f"{self.prefix}{name}"
+            if changed := other(folder, identity):
+                beside = folder.with_name(f"{folder.name}-{more}-{identity.digest}")
+                notice(f"{folder} holds another measurement ({', '.join(changed)} differ): this one goes to {beside}")
+                folder = beside
+        done = folder is not None and finished(folder, identity)
+        return replace(
+            self,
+            seed=seed,
+            batch_size=batch_size or (100 if self.device.type == "cpu" else 500),
+            journal=Journal(None if folder is None or done else folder / "progress", identity),
+            folder=folder,
+            finished=done,
+        )
 
     @cached_property
     def device(self) -> torch.device:
