@@ -26,4 +26,6 @@ from .report import write_report as write_report
 from .run_folder import load_run as load_run
 from .runs import train_run as train_run
 from .subject import Subject as Subject
+from .training.criterion import PrototypeLoss as PrototypeLoss
+from .training.criterion import perturb as perturb
 from .version import __version__ as __version__

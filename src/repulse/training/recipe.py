@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from repulse.attacks import Norm, Threat
 from repulse.attacks.ascent import ascend
@@ -33,11 +33,37 @@ from repulse.training.loss import Labels, PerExample, Values
 Images = Float[Tensor, "N C H W"]
 
 
+class ModelInTraining(nn.Module):
+    """Somebody's model, as recipes ask it: its outputs, which losses take, and the logits of these.
+
+    Args:
+        model: images to embeddings, or to logits.
+        classify: from its outputs to logits; None: they are logits.
+    """
+
+    # What losses look at is held by the criterion.
+    prototypes = torch.empty(0)
+
+    def __init__(self, model: nn.Module, classify: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self._classify = classify
+
+    def embed(self, x: Images) -> Tensor:
+        """What the model makes of images."""
+        z: Tensor = self.model(x)
+        return z
+
+    def classify(self, z: Tensor) -> Tensor:
+        """The logits of its outputs."""
+        return z if self._classify is None else self._classify(z)
+
+
 @dataclass(frozen=True)
 class Task:
     """What is trained: the model (not wrapped by DDP), and its loss per example."""
 
-    model: PrototypeClassifier
+    model: PrototypeClassifier | ModelInTraining
     per_example: PerExample
 
     def embed(self, x: Images) -> Float[Tensor, "N d"]:
@@ -78,7 +104,7 @@ RECIPES: Choices[Recipe] = Choices("recipe")
 
 
 class AdversarialRecipe(Recipe):
-    """A recipe that moves images in a ball: what all of them can be asked for."""
+    """A recipe that moves images in a ball: a subclass writes `perturb`, or `__call__` too."""
 
     eps: Number = Field(8 / 255, ge=0, description="Radius of the ball to be robust in, in pixels of [0, 1].")
     step_size: Number | None = Field(None, gt=0, description="Length of an attack step; none: the source's.")
@@ -93,6 +119,15 @@ class AdversarialRecipe(Recipe):
         if self.delay + self.warmup > 1:
             raise ValueError(f"delay {self.delay:g} and warmup {self.warmup:g} leave no steps for the whole eps")
         return self
+
+    def perturb(self, task: Task, x: Images, y: Labels) -> Images:
+        """The images as the recipe moves them, in [0, 1], without a graph."""
+        raise NotImplementedError
+
+    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
+        """The loss of the moved images."""
+        z = task.embed(self.perturb(task, x, y))
+        return RecipeResult(task.loss(z, y), z)
 
     @property
     def threat(self) -> Threat:

@@ -31,10 +31,9 @@ class FGSMRS(AdversarialRecipe):
     With an L2 ball the start lies on its surface: a point of the cube, brought into the ball.
     """
 
-    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
-        """The loss of adversarial images."""
-        z = task.embed(one_step(task.loss_at(y), x, self.threat, self.step_size))
-        return RecipeResult(task.loss(z, y), z)
+    def perturb(self, task: Task, x: Images, y: Labels) -> Images:
+        """The images after one step."""
+        return one_step(task.loss_at(y), x, self.threat, self.step_size)
 
 
 @RECIPES.register("pgd")
@@ -47,12 +46,10 @@ class PGDTraining(AdversarialRecipe):
 
     steps: int = Field(7, ge=1, description="Attack steps; 7 in the source of pgd, 10 is common.")
 
-    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
-        """The loss of adversarial images."""
+    def perturb(self, task: Task, x: Images, y: Labels) -> Images:
+        """The images after all steps."""
         step = self.eps / 4 if self.step_size is None else self.step_size
-        start = random_start(x, self.threat)
-        z = task.embed(ascend(task.loss_at(y), start, x, self.threat, self.steps, step))
-        return RecipeResult(task.loss(z, y), z)
+        return ascend(task.loss_at(y), random_start(x, self.threat), x, self.threat, self.steps, step)
 
 
 @RECIPES.register("trades")
@@ -69,17 +66,21 @@ class TRADES(AdversarialRecipe):
     steps: int = Field(10, ge=1, description="Attack steps.")
     beta: float = Field(6.0, ge=0, description="Weight of what moves.")
 
-    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
-        """The loss of clean images plus the divergence at adversarial ones."""
+    def perturb(self, task: Task, x: Images, y: Labels) -> Images:  # noqa: ARG002
+        """The images where the prediction has moved; labels have no say."""
         threat, classify = self.threat, task.model.classify
         step = self.eps / 4 if self.step_size is None else self.step_size
         with evaluation_mode(task.model):
             # Detached rather than under no_grad: autocast would keep, and give to later passes, weights without graph.
             clean = classify(task.embed(x)).detach()
             start = threat.project(x + 0.001 * torch.randn_like(x), x)
-            images = ascend(
+            return ascend(
                 lambda image: divergence(clean, classify(task.embed(image))), start, x, threat, self.steps, step
             )
+
+    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
+        """The loss of clean images plus the divergence at adversarial ones."""
+        images, classify = self.perturb(task, x, y), task.model.classify
         z = task.embed(x)
         moved = divergence(classify(z), classify(task.embed(images)))
         return RecipeResult(task.loss(z, y) + self.beta * moved, z)

@@ -34,15 +34,14 @@ class NFGSM(AdversarialRecipe):
 
     noise: float = Field(2.0, ge=0, description="How far the start may lie from the image, in eps.")
 
-    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
-        """The loss of noisy adversarial images."""
+    def perturb(self, task: Task, x: Images, y: Labels) -> Images:
+        """The noisy images after one step."""
         wide = Threat(self.norm, self.noise * self.eps)
         step = self.eps if self.step_size is None else self.step_size
         # A ball that holds every end of a step from every start: projecting into it moves nothing but pixels out of
         # range.
         reach = Threat(self.norm, wide.eps + step)
-        z = task.embed(ascend(task.loss_at(y), random_start(x, wide), x, reach, 1, step))
-        return RecipeResult(task.loss(z, y), z)
+        return ascend(task.loss_at(y), random_start(x, wide), x, reach, 1, step)
 
 
 @RECIPES.register("repulse")
@@ -59,13 +58,9 @@ class MarginStep(AdversarialRecipe):
     give an attack little to climb, and it is the margin that decides. Cost: 2 forward passes, 2 backward.
     """
 
-    def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
-        """The loss of images moved towards the nearest wrong prototype."""
-        images = one_step(
-            lambda image: margin(task.model.classify(task.embed(image)), y), x, self.threat, self.step_size
-        )
-        z = task.embed(images)
-        return RecipeResult(task.loss(z, y), z)
+    def perturb(self, task: Task, x: Images, y: Labels) -> Images:
+        """The images moved towards the nearest wrong prototype."""
+        return one_step(lambda image: margin(task.model.classify(task.embed(image)), y), x, self.threat, self.step_size)
 
 
 @RECIPES.register("fast-trades")
@@ -82,9 +77,13 @@ class FastTRADES(AdversarialRecipe):
     beta: float = Field(6.0, ge=0, description="Weight of what moves.")
     of: Literal["prediction", "embedding"] = Field("prediction", description="What may not move.")
 
+    def perturb(self, task: Task, x: Images, y: Labels) -> Images:
+        """The images after one step up the training loss."""
+        return one_step(task.loss_at(y), x, self.threat, self.step_size)
+
     def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
         """The loss of clean images plus what moved."""
-        images = one_step(task.loss_at(y), x, self.threat, self.step_size)
+        images = self.perturb(task, x, y)
         z, moved = task.embed(x), task.embed(images)
         if self.of == "embedding":
             change = 1 - F.cosine_similarity(z, moved, dim=1)
