@@ -238,7 +238,7 @@ def test_that_attacks_fail_is_said_only_where_a_check_of_attacks_fails():
         (0.0, "none of the images stay right"),
         (0.001, "little is left"),
         (0.179, "little is left"),
-        (0.18, "some of the images stay right"),
+        (0.19, "some of the images stay right"),
         (0.449, "some of the images stay right"),
         (0.45, "most of what is right stays right"),
     ],

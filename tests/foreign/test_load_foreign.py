@@ -364,22 +364,29 @@ class Unpickled:
 
 def test_pickled_objects_are_refused_and_not_run(zoo, tmp_path):
     trace = tmp_path / "it-ran"
-    for name, content in {"model.pt": nn.Linear(16, 3), "evil.pt": {"state_dict": Unpickled(trace)}}.items():
+    kinds = {
+        "model.pt": (nn.Linear(16, 3), "torch.nn.modules.linear.Linear"),
+        "evil.pt": ({"state_dict": Unpickled(trace)}, "exec"),
+    }
+    for name, (content, kind) in kinds.items():
         path = tmp_path / name
         torch.save(content, path)
         assert fails(f"{zoo}:linear", path) == (
-            f"{path} holds pickled objects, which could run code when read; "
-            "have its author save model.state_dict(), best as safetensors"
+            f"{path} holds pickled objects ({kind}), which could run code when read; have its author save "
+            "model.state_dict(), best as safetensors; or convert it, which runs its code, at your own risk: "
+            f"python -m repulse.models.foreign.convert {path} {path.with_suffix('.safetensors')}"
         )
     assert not trace.exists()
 
 
 def test_a_file_without_weights_is_refused_with_what_it_is(zoo, tmp_path, images):
     path = tmp_path / "weights.pt"
+    torch.save({"settings": {"width": 1}, "epoch": 3}, path)
+    assert fails(f"{zoo}:linear", path) == f"{path} holds no state dict; it has settings, epoch"
     torch.save({"ema": {"w": torch.zeros(1)}, "epoch": 3}, path)
     assert fails(f"{zoo}:linear", path) == (
-        f"{path} holds no state dict, neither itself nor under state_dict, model_state_dict, model, net; "
-        "it has ema, epoch"
+        f"{path} does not fit the model: 2 missing: 1.weight (3, 16), 1.bias (3,); 1 unexpected: w (1,) "
+        "(those under ema)"
     )
     torch.save([1, 2], path)
     assert fails(f"{zoo}:linear", path) == f"{path} holds a list, not a state dict"

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from repulse.common.errors import RepulseError, first_line
-from repulse.models.foreign.factories import from_factory
+from repulse.common.notice import notice
+from repulse.models.foreign.factories import from_factory, is_random
 from repulse.models.foreign.hubs import from_timm
 from repulse.models.foreign.programs import PROGRAM_SUFFIXES, Program, load_program
 from repulse.models.foreign.weights import load_weights
@@ -24,8 +25,9 @@ FORMS = (
 
 def load_foreign(
     spec: str,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     *,
+    weights_key: str | None = None,
     classes: int | None = None,
     mean: Sequence[int | float] | None = None,
     std: Sequence[int | float] | None = None,
@@ -42,6 +44,8 @@ def load_foreign(
             a TorchScript file, or of a program saved by `torch.export.save`.
         weights: a state dict to load, `.safetensors` or what `torch.save` wrote. Names that only differ by what
             wrappers put before them fit.
+        weights_key: which set of weights to take where the file holds several, such as 'model_ema'; None: a running
+            average if there is one, which is said.
         classes: number of outputs of a timm model; None: its own. Other models have the outputs that they have.
         mean: subtracted from each channel before the model sees it; one value serves all channels; None: 0.
         std: divides each channel after that; > 0; None: 1. A timm model with its own pretrained weights gets their
@@ -54,6 +58,8 @@ def load_foreign(
             or std is not positive.
     """
     place = _device(device)
+    if weights_key is not None and weights is None:
+        raise RepulseError("a key of weights needs a file of weights")
     module, _, attribute = spec.rpartition(":")
     if spec.startswith("timm/"):
         pretrained = weights is None
@@ -63,6 +69,10 @@ def load_foreign(
             mean, std = about.get("mean"), about.get("std")
     elif module and all(part.isidentifier() for part in attribute.split(".")):
         model = from_factory(spec, module, attribute)
+        if weights is None and is_random(model, spec, module, attribute):
+            notice(
+                f"NO --weights: the weights of {spec} are RANDOM, new ones at every call; nothing trained is measured"
+            )
     elif Path(spec).suffix in PROGRAM_SUFFIXES or Path(spec).is_file():
         if Path(spec).suffix == ".py":
             raise RepulseError(f"{spec} may define many things; say which makes the model: {spec}:factory")
@@ -70,7 +80,7 @@ def load_foreign(
     else:
         raise RepulseError(f"cannot tell what model {spec!r} is; give {FORMS}")
     if weights is not None:
-        load_weights(model.program if isinstance(model, Program) else model, weights)
+        load_weights(model.program if isinstance(model, Program) else model, Path(weights), weights_key)
     if mean is not None or std is not None:
         model = Normalised(model, (0.0,) if mean is None else mean, (1.0,) if std is None else std)
     return model.to(place).eval()

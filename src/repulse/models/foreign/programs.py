@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from repulse.common.errors import RepulseError, first_line, one_line
+from repulse.models.foreign.files import kind_of_file
 
 PROGRAM_SUFFIXES = (".pt", ".pth", ".ts", ".jit", ".pt2", ".safetensors")
 
@@ -67,8 +67,6 @@ def load_program(path: Path, device: torch.device) -> Program:
     Raises:
         RepulseError: if the file holds no program, or one that takes no batches of images.
     """
-    if not path.is_file():
-        raise RepulseError(f"no such file: {path}")
     kind = kind_of_file(path)
     if kind == "weights":
         raise RepulseError(
@@ -95,23 +93,6 @@ def load_program(path: Path, device: torch.device) -> Program:
 
             exported = move_to_device_pass(exported, device)
         return Program(exported.module(), digest, has_modes=False, largest_batch=largest)
-
-
-def kind_of_file(path: Path) -> str | None:
-    """`torchscript`, `exported`, `weights`, or None for anything else; nothing in the file is run."""
-    if path.suffix == ".safetensors":
-        return "weights"
-    if not zipfile.is_zipfile(path):
-        # What torch.save wrote before PyTorch 1.6 begins with a pickle.
-        with path.open("rb") as file:
-            return "weights" if file.read(1) == b"\x80" else None
-    with zipfile.ZipFile(path) as archive:
-        names = {name.rpartition("/")[2] for name in archive.namelist()}
-    if names & {"archive_format", "serialized_exported_program.json"}:
-        return "exported"
-    if "constants.pkl" in names:
-        return "torchscript"
-    return "weights" if "data.pkl" in names else None
 
 
 def _largest_batch(path: Path, exported: torch.export.ExportedProgram) -> int | None:
