@@ -21,6 +21,7 @@ import argparse
 import json
 import lzma
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from repulse.common.environment import environment
 from repulse.common.files import load_tensors, save_tensors, write_atomically
-from repulse.config.run import RunConfig, merge
+from repulse.common.settings import merge
+from repulse.config.run import RunConfig
 from repulse.data import ImageSource, load_data
-from repulse.data.sources import SOURCES, Split, register_source
-from repulse.measuring import evaluate_run
+from repulse.data.sources import SOURCES, Columns, Source, Split
+from repulse.opening import evaluate_run
 from repulse.reproduce.comparisons import cell_config, measurement
 from repulse.reproduce.methods import METHODS
 from repulse.runs import load_run, read_test_accuracy, train_run
@@ -82,7 +84,16 @@ def pack(source: ImageSource, split: str, folder: Path) -> None:
         save_tensors(folder / f"{split}-{number}.safetensors", {"coded": coded, "labels": source.labels[rows]}, about)
 
 
-def unpack(split: str, folder: Path) -> Split:
+@SOURCES.register("packed")
+class Packed(Source):
+    """A data set as `pack` wrote it: `--data.source` is its folder."""
+
+    def read(self, place: str, name: str, columns: Columns) -> Mapping[str, Split]:
+        """Both splits."""
+        return {split: unpack(split, Path(place), f"{name} {split}") for split in PARTS}
+
+
+def unpack(split: str, folder: Path, where: str) -> Split:
     """A split as it was packed."""
     images, labels, names = [], [], []
     for number in range(PARTS[split]):
@@ -90,16 +101,7 @@ def unpack(split: str, folder: Path) -> Split:
         images.append(decode(tensors["coded"].numpy().tobytes(), tuple(json.loads(about["shape"]))))
         labels += tensors["labels"].tolist()
         names = json.loads(about["names"])
-    return Split(torch.cat(images), labels, f"{folder.name} {split}", names)
-
-
-def packed_source(folder: Path) -> str:
-    """Enter a packed data set as a source of data; returns the name that `--data.source` knows it by."""
-    name = f"packed-{folder.name}"
-    if name not in SOURCES:
-        splits = {split: unpack(split, folder) for split in PARTS}
-        register_source(name)(lambda *_: splits)
-    return name
+    return Split(torch.cat(images), labels, where, names)
 
 
 @dataclass
@@ -120,14 +122,14 @@ class Clock:
         return seconds
 
 
-def configuration(comparison: str, method: str, source: str, options: argparse.Namespace) -> RunConfig:
+def configuration(comparison: str, method: str, folder: Path, options: argparse.Namespace) -> RunConfig:
     """The paper's training of a method, compressed; recipes of several passes get so many fewer epochs."""
-    config = cell_config(comparison, method, options.seed, source, scale="full")
+    config = cell_config(comparison, method, options.seed, str(folder), scale="full")
     factor = options.batch_size / PAPER_BATCH
     epochs = max(1, round(options.epochs / METHODS[method].passes))
     half_cycle = max(1, round(config.fit.schedule.half_cycle * epochs / PAPER_EPOCHS / factor))
     changes: dict[str, Any] = {
-        "data": {"validation": 0.0},
+        "data": {"validation": 0.0, "reader": "packed"},
         "model": {"width": options.width},
         "fit": {
             "epochs": epochs,
@@ -163,7 +165,7 @@ def operations(folder: Path) -> float:
     model, _, classes = load_run(folder)
     counter = FlopCounterMode(display=False)
     with counter:
-        model.embed(torch.rand(2, *classes.image_shape)).sum().backward()
+        model.embed(torch.rand(2, *classes.image_shape)).sum().backward()  # type: ignore[no-untyped-call]
     return counter.get_total_flops() / 2
 
 
@@ -179,10 +181,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"environment": environment(), "peak": peak(device), "models": [], "left_out": []}
     for folder in options.packed:
         comparison = f"paper-{folder.name}"
-        source = packed_source(folder)
         for method in options.methods:
             place = options.runs / folder.name / method
-            config = configuration(comparison, method, source, options)
+            config = configuration(comparison, method, folder, options)
             work = config.fit.epochs * METHODS[method].passes
             label = f"{folder.name}, {method}"
             if not clock.allows("train", work):
@@ -198,7 +199,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             row["share_of_peak"] = flops * row["images_per_second"] / found["peak"]
             found["models"].append(row)
             _write(found, options.output)
-            settings = measurement(comparison, source, "full", options.attacks)
+            settings = measurement(comparison, str(folder), "full", options.attacks)
             if not clock.allows("attack", 1.0):
                 found["left_out"].append(f"{label}: attacks")
                 continue
