@@ -40,7 +40,8 @@ from repulse.data.sources import SOURCES, Columns, Source, Split
 from repulse.opening import evaluate_run
 from repulse.reproduce.comparisons import cell_config, measurement
 from repulse.reproduce.methods import METHODS
-from repulse.runs import load_run, read_test_accuracy, train_run
+from repulse.run_folder import load_run, read_test_accuracy
+from repulse.runs import train_run
 from repulse.training import read_metrics
 
 ORDER = ("paper-linf", "softmax", "fgsm-rs", "paper-cosine")
@@ -204,7 +205,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 found["left_out"].append(f"{label}: attacks")
                 continue
             started = time.monotonic()
-            evaluation, _ = evaluate_run(place, settings, images=options.images, device=device.type)
+            evaluation = evaluate_run(place, settings, images=options.images, device=device.type)
             row["seconds_of_attacks"] = clock.note("attack", 1.0, started)
             row["record"] = evaluation.record.model_dump(mode="json")
             _write(found, options.output)

@@ -55,13 +55,25 @@ def test_the_cells_of_scale_cpu_stay_as_they_were_trained():
 
 def test_full_is_the_papers_training():
     config = cell_config("paper-cifar100", "paper-linf", 0, "FOLDER", scale="full")
-    assert (config.model.backbone, config.prototypes.dimension, config.fit.epochs) == ("resnet18", 500, 200)
+    assert (config.model.backbone.name, config.prototypes.dimension, config.fit.epochs) == ("resnet18", 500, 200)
     assert (config.fit.optimiser.learning_rate, config.fit.optimiser.weight_decay) == (0.006, 5e-5)
     assert config.fit.schedule.name == "cyclic"
     assert config.fit.optimiser.learning_rate * config.fit.schedule.start == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("scale", ["smoke", "cpu", "full"])
+def test_fast_is_the_fast_network_that_passes_92_percent():
+    softmax = cell_config("paper-cifar10", "softmax", 0, "FOLDER", scale="fast")
+    assert (softmax.model.backbone.name, softmax.model.width, softmax.fit.epochs) == ("fast", 1.0, 12)
+    assert (softmax.fit.batch_size, softmax.fit.precision) == (512, "auto")
+    assert (softmax.fit.progressive.size, softmax.fit.progressive.share) == (24, 0.5)
+    assert softmax.loss.label_smoothing == 0.2
+    hundred = cell_config("paper-cifar100", "paper-linf", 0, "FOLDER", scale="fast")
+    assert (hundred.loss.name, hundred.prototypes.dimension, hundred.prototypes.scale) == ("linf", 500, 0.1)
+    robust = cell_config("paper-cifar10", "fgsm-rs", 0, "FOLDER", scale="fast")
+    assert (robust.recipe.name, robust.recipe.eps, robust.fit.epochs) == ("fgsm-rs", 8 / 255, 12)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "fast", "full"])
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_every_method_has_a_configuration_of_its_own_name(name, scale):
     for method in METHODS:

@@ -287,9 +287,7 @@ def test_the_plan_of_an_empty_grid_comes_from_a_pilot(tmp_path, tiny, capsys):
     text = capsys.readouterr().out
     assert "0 of 1 cells done" in text
     assert "to train" in text
-    assert "training: as fast as softmax on 512 images just now; attacks: unknown until a cell is finished" in " ".join(
-        text.split()
-    )
+    assert "training: as fast as on 512 images just now; attacks: as on 8 images just now" in " ".join(text.split())
     assert not (tmp_path / "fashion").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,12 +29,14 @@ class Claim:
         protocol: what was measured as the paper measures it.
         believable: what was measured in earnest.
         verdict: whether the claim holds, in words.
+        network: what it was measured on, and what training that cost.
     """
 
     text: str
     protocol: str
     believable: str
     verdict: str
+    network: str = ""
 
 
 def claims(figures: Figures) -> tuple[Claim, ...]:
@@ -81,7 +84,10 @@ def _accuracy(figures: Figures, name: str, data: str, *, robust: float, natural:
         verdict = "not reached" if figures.grid.scale == "full" else f"not reached at scale {figures.grid.scale}"
         if protocol.mean - worst.mean > MISLEADING:
             verdict += ", and what is reached is overstated"
-    return Claim(text, f"{protocol.share} {at} ({row.method})", f"{worst.share} {at}", verdict)
+    who = row.method if protocol.count > 1 else f"{row.method}, one seed"
+    minutes = statistics.fmean(result.seconds for result in row.results) / 60
+    network = f"{row.results[0].record.model.description}; {minutes:,.0f} min of training"
+    return Claim(text, f"{protocol.share} {at} ({who})", f"{worst.share} {at}", verdict, network)
 
 
 def _decay(figures: Figures) -> Claim:

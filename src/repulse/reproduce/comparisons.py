@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 from repulse.common.registry import unknown_name
 from repulse.common.settings import merge
+from repulse.config.layers import FAST_ROBUST, FAST_TRAINING
 from repulse.config.run import RunConfig
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.reproduce.methods import METHODS
 
-Scale = Literal["smoke", "cpu", "full"]
+Scale = Literal["smoke", "cpu", "fast", "full"]
 Attacks = Literal["quick", "standard", "adaptive"]
 
 
@@ -117,6 +118,20 @@ _FULL: dict[str, Any] = {
 }
 
 
+# The network that passes 92 % in an hour or two of a CPU; prototypes a tenth as far out, which it learns sooner.
+_FAST: dict[str, Any] = {
+    **FAST_TRAINING,
+    "model": {**FAST_TRAINING["model"], "width": 1.0},
+    "fit": {**FAST_TRAINING["fit"], "epochs": 12, "precision": "auto"},
+}
+_FAST_METHODS: dict[str, dict[str, Any]] = {
+    "paper-linf": {"prototypes": {"scale": 0.1}},
+    "paper-cosine-squared": _SUMMED,
+    "fgsm-rs": {**FAST_ROBUST, "recipe": {"name": "fgsm-rs"}, "fit": {**FAST_ROBUST["fit"], "epochs": 12}},
+}
+_CLAIMED = ("softmax", "paper-linf", "paper-cosine", "paper-cosine-squared", "simplex", "simplex-cosine", "fgsm-rs")
+
+
 @dataclass(frozen=True)
 class Size:
     """What a scale decides.
@@ -141,6 +156,7 @@ class Size:
 SCALES: dict[Scale, Size] = {
     "smoke": Size(_SMOKE, _SMOKE_METHODS, seeds=(0,), images=20, attacks="quick"),
     "cpu": Size(_CPU, _CPU_METHODS, seeds=(0, 1, 2), images=200, attacks="adaptive"),
+    "fast": Size(_FAST, _FAST_METHODS, seeds=(0,), images=1000, attacks="quick", methods=_CLAIMED),
     "full": Size(_FULL, _FULL_METHODS, seeds=(0, 1, 2), images=1000, attacks="adaptive"),
 }
 

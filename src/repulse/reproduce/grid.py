@@ -130,8 +130,12 @@ class GridCell:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What its evaluation depends on, beside the run; settings that later versions add don't count unless set."""
-        return {**self.grid.measurement.model_dump(mode="json", exclude_defaults=True), "images": self.grid.images}
+        """What its evaluation depends on, beside the run; settings that later versions add don't count unless set.
+
+        The radii of the curve follow from eps, and are left out.
+        """
+        changed = self.grid.measurement.model_dump(mode="json", exclude_defaults=True, exclude={"curve"})
+        return {**changed, "images": self.grid.images}
 
     @property
     def crafted_of(self) -> dict[str, Any]:
@@ -169,7 +173,12 @@ class GridCell:
         Raises:
             RepulseError: if it cannot be read.
         """
-        if not self.trained() or read_json(self.evaluation / ASKED_FILE) != self.asked:
+        asked = read_json(self.evaluation / ASKED_FILE)
+        if asked is None or not self.trained():
+            return None
+        # Earlier versions wrote the curve.
+        asked.pop("curve", None)
+        if asked != self.asked:
             return None
         path = self.evaluation / RECORD_FILE
         return read_record(Record, path, "record", "repulse reproduce") if path.is_file() else None

@@ -166,9 +166,10 @@ def curves(figures: Figures) -> Table:
 def claim_table(figures: Figures) -> Table:
     """One row per claim of the paper."""
     rows = tuple(
-        (Cell(c.text), Cell(c.protocol), Cell(c.believable), Cell(c.verdict, strong=True)) for c in claims(figures)
+        (Cell(c.text), Cell(c.protocol), Cell(c.believable), Cell(c.verdict, strong=True), Cell(c.network))
+        for c in claims(figures)
     )
-    return Table(("the paper's claim", "under its protocol", "believable", "verdict"), rows)
+    return Table(("the paper's claim", "under its protocol", "believable", "verdict", "network, and its cost"), rows)
 
 
 def _by_method(figures: Figures, columns: dict[str, Column]) -> Table:

@@ -13,14 +13,16 @@ from rich.table import Table
 
 from repulse.common.settings import merge
 from repulse.data.load import data_kept
+from repulse.opening import evaluate_run
 from repulse.reproduce.figures import PLAIN
 from repulse.reproduce.grid import COST_FILE, Grid, GridCell, Stage, read_json
 from repulse.run_folder import load_splits
 from repulse.runs import train_run
 from repulse.training import read_metrics
 
-# Images of the pilot: a few seconds of training.
+# Images of the pilot: a few seconds of training, and of attacks.
 _PILOT_IMAGES = 512
+_PILOT_ATTACKED = 8
 
 
 @dataclass(frozen=True)
@@ -64,21 +66,25 @@ def make_plan(grid: Grid, stages: Sequence[Stage]) -> tuple[list[CellPlan], str]
 
     Training is reckoned from passes: twice the method's `passes` (forward and backward) times images times epochs. A
     pass takes as long as in the finished cells of the grid, or else as in a pilot of a few seconds. Attacks take as
-    long as on the finished cells of the same method, or else on all finished cells.
+    long as on the finished cells of the same method, on all finished cells, or else on a few images of the pilot.
     """
-    untrained = [cell for cell in grid.cells if cell.to_do(stages) and not cell.trained()]
+    left = [cell for cell in grid.cells if cell.to_do(stages)]
+    untrained = [cell for cell in left if not cell.trained()]
     spent = {cell: record.seconds for cell in grid.cells if (record := cell.record()) is not None}
-    rate, source = _rate(grid) if untrained else (0.0, "nothing has to be trained")
+    attacked = "measure" in stages and any(cell not in spent for cell in left)
+    known = bool(spent) or any(cell.trained() for cell in grid.cells)
+    pilot = _Pilot() if not left or (known and (spent or not attacked)) else _pilot(grid, attacked and not spent)
+    rate, source = _rate(grid, pilot) if untrained else (0.0, "nothing has to be trained")
     plan = []
     for cell in grid.cells:
         passes = _passes(cell, grid) if cell in untrained else 0.0
         alike = [s for other, s in spent.items() if other.method == cell.method] or list(spent.values())
         attacks: float | None = 0.0
-        if "measure" in stages and cell.to_do(stages) and cell not in spent:
-            attacks = statistics.fmean(alike) if alike else None
+        if "measure" in stages and cell in left and cell not in spent:
+            attacks = statistics.fmean(alike) if alike else pilot.attack * grid.images
         plan.append(CellPlan(cell, _state(cell, stages), passes, passes * rate, attacks))
-    known = f"as on {len(spent)} finished cells" if spent else "unknown until a cell is finished"
-    return plan, f"{source}; attacks: {known}"
+    where = f"as on {len(spent)} finished cells" if spent else f"as on {_PILOT_ATTACKED} images just now"
+    return plan, f"{source}; attacks: {where}" if attacked else source
 
 
 def _costs(plan: Sequence[CellPlan]) -> tuple[str, str, str]:
@@ -120,11 +126,35 @@ def _images(grid: Grid) -> int:
     return len(load_splits(grid.cells[0].config).train)
 
 
-def _rate(grid: Grid) -> tuple[float, str]:
+@dataclass(frozen=True)
+class _Pilot:
+    """A short run on this machine: seconds of a pass in training, and of the attacks on one image."""
+
+    rate: float = 0.0
+    attack: float = 0.0
+
+
+def _pilot(grid: Grid, attacked: bool) -> _Pilot:
+    """Train plainly on a few images; if asked to, attack some of those that the model gets right.
+
+    Training counts in its second epoch: the first warms up. A model that has barely learnt falls sooner than others.
+    """
+    plain = next((cell for cell in grid.cells if cell.method == PLAIN), grid.cells[0])
+    config = merge(plain.config, {"data": {"train_images": _PILOT_IMAGES}, "fit": {"epochs": 2}}, "pilot")
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "pilot"
+        train_run(config, folder)
+        rate = 1 / read_metrics(folder)[1].images_per_second / (2 * plain.about.passes)
+        if not attacked:
+            return _Pilot(rate)
+        record = evaluate_run(folder, grid.measurement, images=_PILOT_ATTACKED).record
+    return _Pilot(rate, record.seconds / max(1, round(record.natural_accuracy * record.data.count)))
+
+
+def _rate(grid: Grid, pilot: _Pilot) -> tuple[float, str]:
     """Seconds of a pass, and where they are known from.
 
-    From the finished cells it is the median, so that a cell that was disturbed decides nothing; without any, a short
-    run of plain training, in its second epoch: the first warms up.
+    From the finished cells it is the median, so that a cell that was disturbed decides nothing; without any, the pilot.
     """
     rates = []
     for cell in grid.cells:
@@ -133,10 +163,4 @@ def _rate(grid: Grid) -> tuple[float, str]:
             rates.append(cost["seconds"] / (cost["epochs"] * cost["images"] * (cost["forward"] + cost["backward"])))
     if rates:
         return statistics.median(rates), f"training: as fast as {len(rates)} finished cells"
-    plain = next((cell for cell in grid.cells if cell.method == PLAIN), grid.cells[0])
-    config = merge(plain.config, {"data": {"train_images": _PILOT_IMAGES}, "fit": {"epochs": 2}}, "pilot")
-    with TemporaryDirectory() as folder:
-        train_run(config, Path(folder) / "pilot")
-        second = read_metrics(Path(folder) / "pilot")[1]
-    seconds = 1 / second.images_per_second / (2 * plain.about.passes)
-    return seconds, f"training: as fast as {plain.method} on {_PILOT_IMAGES} images just now"
+    return pilot.rate, f"training: as fast as on {_PILOT_IMAGES} images just now"
