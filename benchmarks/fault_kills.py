@@ -1,0 +1,266 @@
+"""Commands that are killed at random moments, and started again: is anything lost, or different in the end?"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fault_harness import End, faults_of, in_child
+
+Main = Callable[[list[str]], int]
+
+# One start in this many is left to end by itself, or a command longer than its kills would never be done.
+_LEFT_ALONE = 6
+
+# What two runs of one command never share.
+_OF_THE_CLOCK = {"seconds", "images_per_second", "created", "environment", "command", "seconds_per_epoch"}
+
+TRAIN = [
+    *("--preset", "softmax", "--data.train-images", "100", "--model.width", "0.25"),
+    *("--fit.epochs", "3", "--fit.batch-size", "25", "--progress", "quiet"),
+]
+EVALUATE = [
+    *("--attacks", "quick", "--images", "6", "--eps", "0.1", "--curve", "0.05", "--steps", "5"),
+    *("--batch-size", "2", "--progress", "quiet"),
+]
+CERTIFY = [
+    *("--method", "smoothing", "--n", "100", "--n0", "10", "--images", "8", "--batch-size", "2"),
+    *("--progress", "quiet"),
+]
+REPRODUCE = ["fashion", "--scale", "smoke", "--methods", "softmax,simplex", "--seeds", "0", "--images", "4"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that keeps what it has done in a folder.
+
+    Args:
+        name: of the command.
+        line: from the folder, its command line; the same one goes on after a kill.
+        begin: makes what it needs in the folder.
+    """
+
+    name: str
+    line: Callable[[Path], list[str]]
+    begin: Callable[[Path], None]
+
+
+def commands(main: Main, folder: Path) -> list[Command]:
+    """The four commands, with a trained run for those that measure one."""
+    run = folder / "run"
+    if not (run / "test.json").is_file():
+        end = in_child(lambda: main(["train", "--output", str(run), *TRAIN]), kill_after=600)
+        assert end.code == 0, end.err
+
+    def copy(place: Path) -> None:
+        shutil.copytree(run, place)
+
+    def nothing(place: Path) -> None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+
+    return [
+        Command("train", lambda place: ["train", "--output", str(place), "--resume", *TRAIN], nothing),
+        Command("evaluate", lambda place: ["evaluate", str(place), *EVALUATE], copy),
+        Command("certify", lambda place: ["certify", str(place), *CERTIFY], copy),
+        Command("reproduce", lambda place: ["reproduce", "--output", str(place), *REPRODUCE], nothing),
+    ]
+
+
+def kill_at_random(
+    main: Main, command: Command, folder: Path, *, kills: int, seconds: float, seed: int
+) -> dict[str, Any]:
+    """Kill a command again and again, until it has been killed often enough or the time is over.
+
+    Returns:
+        Counts: kills, results that came to their end in spite of them, finished parts lost, ends that differ from the
+        one without kills, and commands that failed.
+    """
+    dice = random.Random(seed)
+    reference = folder / f"{command.name}-whole"
+    shutil.rmtree(reference, ignore_errors=True)
+    command.begin(reference)
+    whole = in_child(partial(main, command.line(reference)), kill_after=900)
+    assert whole.code == 0, whole.err
+    wanted = contents(reference)
+    count = {"kills": 0, "starts": 0, "ends": 0, "lost": 0, "different": 0, "failed": 0}
+    notes: list[str] = []
+    stop = time.monotonic() + seconds
+    while count["kills"] < kills and time.monotonic() < stop:
+        place = folder / f"{command.name}-killed"
+        shutil.rmtree(place, ignore_errors=True)
+        command.begin(place)
+        before: dict[str, str] = {}
+        while True:
+            alone = dice.randrange(_LEFT_ALONE) == 0 or time.monotonic() > stop
+            after = 900.0 if alone else dice.uniform(0, whole.seconds)
+            end = in_child(partial(main, command.line(place)), kill_after=after)
+            count["starts"] += 1
+            count["kills"] += end.killed
+            now = finished(place)
+            for path, digest in before.items():
+                # A record that stands may only be replaced by the same one.
+                if now.get(path) != digest:
+                    count["lost"] += 1
+                    notes.append(f"{path} was finished and is {'gone' if path not in now else 'another'}")
+            before = now
+            if not end.killed:
+                break
+        count["ends"] += 1
+        wrong = faults_of(end)
+        if wrong is not None or end.code != 0:
+            count["failed"] += 1
+            notes.append(wrong or end.err[-300:])
+            continue
+        found = contents(place)
+        differing = sorted(path for path in wanted.keys() | found.keys() if wanted.get(path) != found.get(path))
+        if differing:
+            count["different"] += 1
+            notes.append(f"differs: {', '.join(differing[:5])}")
+    return {**count, "seconds_without_kills": round(whole.seconds, 2), "notes": notes[:10]}
+
+
+def finished(place: Path) -> dict[str, str]:
+    """What must never be lost again: epochs, and every record of a finished measurement, by path."""
+    found = {}
+    for path in sorted(place.rglob("*")):
+        kept = path.name in ("test.json", "record.json", "certificate.json", "config.yaml", "prototypes.safetensors")
+        if kept and path.is_file():
+            found[str(path.relative_to(place))] = _digest(path)
+        if path.name == "metrics.csv":
+            for row in _rows(path):
+                found[f"{path.relative_to(place)} epoch {row.split(',')[0]}"] = row
+    return found
+
+
+def contents(place: Path) -> dict[str, str]:
+    """A digest of every result in a folder, without what is of the clock; pages and locks are left out."""
+    kinds = {".json", ".safetensors", ".csv", ".yaml"}
+    found = {}
+    for path in sorted(place.rglob("*")):
+        named = path.relative_to(place)
+        if path.is_file() and path.suffix in kinds and not path.name.startswith(".") and named.parts[0] != "report":
+            found[str(named)] = _digest(path)
+    return found
+
+
+def _digest(path: Path) -> str:
+    if path.suffix == ".json":
+        try:
+            content = json.dumps(_timeless(json.loads(path.read_text(encoding="utf-8"))), sort_keys=True)
+        except ValueError:
+            return "torn"
+        return hashlib.sha256(content.encode()).hexdigest()
+    if path.name == "metrics.csv":
+        return hashlib.sha256("\n".join(_rows(path)).encode()).hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _rows(path: Path) -> list[str]:
+    """Rows of metrics without the columns of the clock, which are the last two."""
+    return [line.rsplit(",", 2)[0] for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(inner) for key, inner in value.items() if key not in _OF_THE_CLOCK}
+    return [_timeless(inner) for inner in value] if isinstance(value, list) else value
+
+
+def full_disk(main: Main, command: Command, folder: Path, *, cases: int, seconds: float, seed: int) -> dict[str, Any]:
+    """Give a command too little room at a random point, then enough: one line of error, and the same end.
+
+    With the right to mount, on a small file system; otherwise by a limit on the size of a file.
+    """
+    dice = random.Random(seed)
+    reference = contents(folder / f"{command.name}-whole")
+    largest = max(path.stat().st_size for path in (folder / f"{command.name}-whole").rglob("*") if path.is_file())
+    count = {"cases": 0, "refused": 0, "ended anyway": 0, "different": 0, "failed": 0}
+    notes: list[str] = []
+    stop = time.monotonic() + seconds
+    while count["cases"] < cases and time.monotonic() < stop:
+        place = folder / f"{command.name}-full"
+        shutil.rmtree(place, ignore_errors=True)
+        command.begin(place)
+        room = dice.randrange(1, 2 * largest)
+        count["cases"] += 1
+        end = in_child(partial(_limited, main, command.line(place), room), kill_after=900)
+        if wrong := faults_of(end):
+            count["failed"] += 1
+            notes.append(wrong)
+            continue
+        count["refused" if end.code == 2 else "ended anyway"] += 1
+        if in_child(partial(main, command.line(place)), kill_after=900).code != 0 or contents(place) != reference:
+            count["different"] += 1
+            notes.append(f"differs after a file was cut at {room} bytes")
+    return {**count, "how": "RLIMIT_FSIZE", "notes": notes[:10]}
+
+
+def _limited(main: Main, line: list[str], room: int) -> int:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+    return main(line)
+
+
+def small_disk(main: Main, command: Command, folder: Path, *, cases: int, seconds: float, seed: int) -> dict[str, Any]:
+    """The same on a file system of a random size that is then truly full, and on one that may only be read."""
+    dice = random.Random(seed)
+    whole = folder / f"{command.name}-whole"
+    size = sum(path.stat().st_size + 4096 for path in whole.rglob("*"))
+    count = {"full": 0, "read-only": 0, "refused": 0, "ended anyway": 0, "failed": 0}
+    notes: list[str] = []
+    disk = folder / "disk"
+    stop = time.monotonic() + seconds
+    for case in range(cases):
+        if time.monotonic() > stop:
+            break
+        read_only = case % 4 == 3
+        with mounted(disk, 4 * size if read_only else dice.randrange(16 * 1024, size + size // 2)) as done:
+            if not done:
+                return {"how": "not allowed to mount here; see the limit on the size of files"}
+            place = disk / "place"
+            try:
+                command.begin(place)
+            except (OSError, shutil.Error) as error:
+                # Not even what the command starts from has room.
+                if getattr(error, "errno", None) not in (errno.ENOSPC, None):
+                    raise
+                continue
+            if read_only:
+                subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+            count["read-only" if read_only else "full"] += 1
+            end = in_child(partial(main, command.line(place)), kill_after=900)
+        if wrong := faults_of(end):
+            count["failed"] += 1
+            notes.append(wrong)
+        else:
+            count["refused" if end.code == 2 else "ended anyway"] += 1
+    return {**count, "how": "tmpfs", "notes": notes[:10]}
+
+
+@contextmanager
+def mounted(disk: Path, size: int) -> Iterator[bool]:
+    """A file system of a size at `disk`, where that is allowed."""
+    disk.mkdir(exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    try:
+        yield done
+    finally:
+        if done:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+__all__ = ["Command", "End", "commands", "full_disk", "kill_at_random", "small_disk"]
