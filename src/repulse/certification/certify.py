@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from repulse.attacks import Norm, Threat
@@ -34,6 +33,7 @@ from repulse.evaluation.checks import check_use
 from repulse.evaluation.misuse import refuse_misuse, report_misuse
 from repulse.evaluation.record import CheckRecord
 from repulse.subject import About, Progress, Subject
+from repulse.subject.arrays import Arrays, as_images, as_labels
 from repulse.subject.subject import silent
 
 USUAL_RADII: dict[Norm, tuple[float, ...]] = {
@@ -65,8 +65,8 @@ class Certification:
 
 def certify(
     model: nn.Module,
-    images: Float[Tensor, "N *shape"],
-    labels: Int64[Tensor, "N"],
+    images: Arrays,
+    labels: Arrays,
     settings: CertificationSettings | None = None,
     *,
     about: About | None = None,
@@ -91,8 +91,8 @@ def certify(
 
     Args:
         model: any module from images in [0, 1] to logits (N, n); used in evaluation mode, on its own device.
-        images: clean images, of any shape, pixels in [0, 1].
-        labels: true classes.
+        images: clean images (N, ...), of any shape, pixels in [0, 1]; a tensor, an array or a list.
+        labels: true classes (N,), whole numbers of any type; a tensor, an array or a list.
         settings: method, radii, and attack.
         about: names for the record.
         progress: told after each batch.
@@ -106,7 +106,7 @@ def certify(
         RepulseError: if images, labels or logits are impossible, the method does not fit the model, `auto` finds none,
             or a setting would do nothing.
     """
-    subject = Subject(model, images, labels, about or About(), progress=progress or silent)
+    subject = Subject(model, as_images(images), as_labels(labels), about or About(), progress=progress or silent)
     return certify_subject(subject, settings, folder)
 
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
@@ -31,6 +30,7 @@ from repulse.evaluation.settings import EvaluationSettings
 from repulse.evaluation.slices import loss_slices
 from repulse.evaluation.verdict import judge
 from repulse.subject import About, Progress, Subject
+from repulse.subject.arrays import Arrays, as_images, as_labels
 from repulse.subject.subject import silent
 
 _CHECKS = TypeAdapter(tuple[CheckRecord, ...])
@@ -56,8 +56,8 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    images: Float[Tensor, "N *shape"],
-    labels: Int64[Tensor, "N"],
+    images: Arrays,
+    labels: Arrays,
     settings: EvaluationSettings | None = None,
     *,
     training_loss: EmbeddingLoss | None = None,
@@ -75,8 +75,8 @@ def evaluate(
 
     Args:
         model: any module from images in [0, 1] to logits (N, n); it is measured in evaluation mode, on its own device.
-        images: clean images, of any shape, pixels in [0, 1].
-        labels: true classes.
+        images: clean images (N, ...), of any shape, pixels in [0, 1]; a tensor, an array or a list.
+        labels: true classes (N,), whole numbers of any type; a tensor, an array or a list.
         settings: attacks and their strength.
         training_loss: what the model was trained to minimise, on embeddings, for models with `embed` and `classify`;
             None: cross-entropy on the logits.
@@ -92,7 +92,14 @@ def evaluate(
     Raises:
         RepulseError: if images, labels or logits are impossible, or the model has fewer classes than the data.
     """
-    subject = Subject(model, images, labels, about or About(), training_loss=training_loss, progress=progress or silent)
+    subject = Subject(
+        model,
+        as_images(images),
+        as_labels(labels),
+        about or About(),
+        training_loss=training_loss,
+        progress=progress or silent,
+    )
     return evaluate_subject(subject, settings, folder)
 
 

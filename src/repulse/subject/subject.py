@@ -16,6 +16,7 @@ from repulse.attacks import EmbeddingLoss
 from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
 from repulse.common.notice import notice
+from repulse.subject.arrays import as_images, as_labels
 from repulse.subject.identity import Identity, answers_of
 from repulse.subject.journal import Journal, finished, other
 from repulse.subject.record import DataRecord, ModelRecord
@@ -87,8 +88,11 @@ class Subject:
     finished: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "images", self.images.detach().cpu())
-        object.__setattr__(self, "labels", self.labels.cpu())
+        # Attacks work in float32, and in float64 for a model of it; models of half precision are given what they take.
+        double = any(weight.dtype == torch.float64 for weight in self.model.parameters())
+        images = as_images(self.images).to(torch.float64 if double else torch.float32)
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", as_labels(self.labels))
 
     def at_work(
         self,
