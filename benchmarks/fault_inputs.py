@@ -423,7 +423,7 @@ def safetensors_files(main: Main, prototypes: bytes, run: Path) -> Case:
         if dice.random() < 0.5:
             (place / "p.safetensors").write_bytes(damaged(prototypes, dice))
             return by_command(main, ["prototypes", "--file", str(place / "p.safetensors")])
-        from repulse.runs import load_run
+        from repulse.run_folder import load_run
 
         shutil.copytree(run, place / "run")
         name = dice.choice(("checkpoints/last.safetensors", "classes.json", "config.yaml", "prototypes.safetensors"))
@@ -513,7 +513,7 @@ def all_cases(main: Main, folder: Path, run: Path) -> dict[str, Case]:
     from repulse.prototypes import make_prototypes
 
     # Everything up to the training loop runs; what it would do is the wish of whoever wrote the file.
-    repulse.runs.fit = _no_training
+    repulse.runs.fit = _no_training  # type: ignore[attr-defined]
     config = yaml.safe_load(to_yaml(preset("repulse")))
     config["data"]["train_images"] = 60
     config["model"]["width"] = 0.25

@@ -20,7 +20,7 @@ from repulse.data import ImageSource, load_test, subset
 from repulse.evaluation import Evaluation, evaluate_subject
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.models.foreign import load_foreign
-from repulse.run_folder import Checkpoint, load_run, load_splits
+from repulse.run_folder import Checkpoint, load_run, load_test_split
 from repulse.subject import About, Progress, Subject
 from repulse.subject.subject import silent
 from repulse.training.recipes import GaussianNoise
@@ -88,9 +88,7 @@ def open_run(
     model, config, classes = load_run(folder, checkpoint)
     if source is not None:
         config = merge(config, {"data": {"source": source, "name": config.data.name or classes.data_name}}, "source")
-    test = load_splits(merge(config, {"data": {"validation": 0.0}}, "evaluate")).test
-    _check_same_kind(test, classes.names, classes.image_shape)
-    some = _some(test, images, seed)
+    some = _some(load_test_split(config, classes), images, seed)
     try:
         model.to(_device(device))
     except (RuntimeError, AssertionError) as error:
@@ -210,10 +208,3 @@ def _pixels(images: ImageSource) -> Tensor:
 
 def _device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
-
-
-def _check_same_kind(test: ImageSource, names: Sequence[str], shape: Sequence[int]) -> None:
-    if tuple(test.image_shape) != tuple(shape):
-        raise RepulseError(f"the run was trained on images of shape {tuple(shape)}, but these are {test.image_shape}")
-    if len(test.class_names) != len(names):
-        raise RepulseError(f"the run was trained on {len(names)} classes, but this data has {len(test.class_names)}")

@@ -16,7 +16,9 @@ from repulse.common.run_files import CLASSES_FILE, CONFIG_FILE, ENVIRONMENT_FILE
 from repulse.common.seeding import derive_seed
 from repulse.common.settings import to_yaml
 from repulse.config.run import RunConfig, read_config
-from repulse.data import DataSplits, load_data
+from repulse.data import DataSplits, ImageSource, load_data, load_test
+from repulse.data.labels import OtherClassesError
+from repulse.data.settings import DataSettings
 from repulse.models import PrototypeClassifier, make_backbone
 from repulse.prototypes import Prototypes
 
@@ -76,21 +78,38 @@ def load_splits(config: RunConfig) -> DataSplits:
         RepulseError: if they cannot be read.
     """
     data = config.data
-    splits = load_data(
-        data.source,
-        reader=data.reader,
-        name=data.name,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        train_split=data.train_split,
-        test_split=data.test_split,
-        validation=data.validation,
-        image_size=data.image_size,
-        channels=data.channels,
-        class_names=data.class_names,
-        seed=config.seed,
-    )
+    splits = load_data(data.source, **_how(data), validation=data.validation, seed=config.seed)
     return splits if data.train_images is None else splits.limit(train=data.train_images, seed=config.seed)
+
+
+def load_test_split(config: RunConfig, classes: Classes) -> ImageSource:
+    """The test images that a configuration names, with the numbers that a model of these classes gives them.
+
+    Classes are found by name, so the data may have them in another order, or only some of them.
+
+    Raises:
+        RepulseError: if the images cannot be read, or have other classes or another shape.
+    """
+    try:
+        test = load_test(config.data.source, **(_how(config.data) | {"class_names": classes.names}))
+    except OtherClassesError as error:
+        theirs, ours = len(error.own), len(classes.names)
+        few = "" if theirs != ours else f" of other names ({', '.join(error.own[:5])})"
+        raise RepulseError(f"the run was trained on {ours} classes, but this data has {theirs}{few}") from error
+    if tuple(test.image_shape) != tuple(classes.image_shape):
+        raise RepulseError(
+            f"the run was trained on images of shape {tuple(classes.image_shape)}, but these are {test.image_shape}"
+        )
+    return test
+
+
+def _how(data: DataSettings) -> dict[str, Any]:
+    """How to read images, as arguments of `load_data` and `load_test` alike."""
+    names = (
+        *("reader", "name", "image_column", "label_column", "train_split", "test_split"),
+        *("image_size", "channels", "class_names"),
+    )
+    return {name: getattr(data, name) for name in names}
 
 
 def build_model(config: RunConfig, prototypes: Prototypes, classes: Classes) -> PrototypeClassifier:

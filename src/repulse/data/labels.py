@@ -17,6 +17,14 @@ from repulse.data.images import check_labels
 from repulse.data.sources import Split
 
 
+class OtherClassesError(RepulseError):
+    """The classes of the data are not those that are asked for."""
+
+    def __init__(self, message: str, own: Sequence[str]) -> None:
+        super().__init__(message)
+        self.own = tuple(own)
+
+
 def own_names(split: Split) -> tuple[str, ...]:
     """The classes of a split in the data's own words: names of its labels, labels that are names, or numbers.
 
@@ -89,13 +97,14 @@ def named(own: Sequence[str], given: Sequence[str] | None, where: str) -> tuple[
     if (len(given) == len(own) and not moved) or (plain and len(given) >= len(own)):
         return given, tuple(range(len(own)))
     if len(given) < len(own) or (not moved and not any(name in index for name in own)):
-        raise RepulseError(
-            f"{where}: {len(given)} class_names are given, but the data has {len(own)} classes ({_listed(own)})"
+        raise OtherClassesError(
+            f"{where}: {len(given)} class_names are given, but the data has {len(own)} classes ({_listed(own)})", own
         )
     missing = [name for name in own if name not in index]
-    raise RepulseError(
+    raise OtherClassesError(
         f"{where}: class_names has {_listed(sorted(set(own) & set(given)))} of the data, but not "
-        f"{_listed(missing)}; give all names of the data, in the order of the model"
+        f"{_listed(missing)}; give all names of the data, in the order of the model",
+        own,
     )
 
 
