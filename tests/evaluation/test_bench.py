@@ -27,3 +27,24 @@ def test_a_success_that_the_model_denies_is_sought_again_on_the_model():
     assert outcome.robust.tolist() == [False, True, True]
     assert float(outcome.adversarial[0, 0, 0, 0]) < 0.5
     assert torch.equal(outcome.adversarial[1:], x[1:])
+
+
+def test_the_first_steps_of_a_long_attack_are_the_short_attack():
+    """Image by image: who falls, to what, after how many passes; both attacks start at the same random points."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    x = torch.rand(40, 1, 4, 4)
+    y, threat = model(x).argmax(1), Threat("linf", 0.1)
+    bench = Bench(Subject(model, x, y))
+    short, long = (
+        bench.attack(PGD(OBJECTIVES["margin"], steps=steps, step_size=0.01, random_start=True), threat, "PGD")
+        for steps in (4, 12)
+    )
+    found = bench.first_steps(long, 4, threat)
+    assert short.robust.sum() > long.robust.sum() > 0
+    assert torch.equal(found.robust, short.robust)
+    assert torch.equal(found.prediction, short.prediction)
+    assert torch.equal(found.adversarial, short.adversarial)
+    assert torch.equal(found.asked, short.asked)
+    assert torch.equal(found.passes.backward, short.passes.backward)
+    assert found.largest == short.largest

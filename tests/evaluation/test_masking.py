@@ -31,7 +31,7 @@ def outcome(robust):
     robust = torch.tensor(robust, dtype=torch.bool)
     nothing = torch.zeros(len(robust), dtype=torch.int64)
     passes, seconds = Passes.none(robust), torch.zeros(len(robust), dtype=torch.float64)
-    return Outcome(robust, nothing, torch.zeros(len(robust), 2), passes, seconds, 0.0, len(robust))
+    return Outcome(robust, nothing, torch.zeros(len(robust), 2), passes, seconds, 0.0, len(robust), nothing)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -37,7 +37,7 @@ def test_what_each_image_cost_adds_up_to_what_the_attacks_did():
     settings = EvaluationSettings(eps=0.01, **{**QUICK, "attacks": "quick"})
     evaluation = evaluate(model, x, y, settings)
     record, outcomes = evaluation.record, evaluation.outcomes
-    assert {attack.group for attack in record.attacks} == {"logits", "paper", "quick"}
+    assert {attack.group for attack in record.attacks} == {"logits", "paper", "quick", "adaptive"}
     queries, seconds, fooled_by = (outcomes[name] for name in ("queries", "seconds", "fooled_by"))
     assert (queries.dtype, seconds.dtype, fooled_by.dtype) == (torch.int32, torch.float32, torch.int32)
     assert queries.sum() == sum(attack.forward_passes + attack.backward_passes for attack in record.attacks)

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from repulse.attacks import Attack, Threat
 from repulse.attacks.attack import attackable, checked_logits
-from repulse.attacks.fmn import FMN
 from repulse.attacks.folding import folded
+from repulse.attacks.minimum_norm import MinimumNorm
 from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
+from repulse.attacks.threat import column
 from repulse.common.seeding import derive_seed
 from repulse.subject import Subject
 from repulse.subject.identity import exact_words
@@ -40,6 +41,8 @@ class Outcome:
     """The largest distance of an adversarial image from its clean one."""
     attacked: int
     """How many images it was run on."""
+    asked: Int64[Tensor, "N"]
+    """Forward passes of the attack itself on each image, without those that confirm a success."""
 
     def after(self, earlier: Outcome) -> Outcome:
         """The same outcome as if it had not left out what an `earlier` attack had fooled.
@@ -57,6 +60,7 @@ class Outcome:
             self.seconds,
             max(self.largest, earlier.largest),
             self.attacked,
+            self.asked,
         )
 
 
@@ -102,7 +106,32 @@ class Bench:
                 classes = logits.shape[1]
         return torch.cat(found), classes
 
-    def attack(self, attack: Attack, threat: Threat, stage: str, *, after: Outcome | None = None) -> Outcome:
+    def first_steps(self, outcome: Outcome, steps: int, threat: Threat) -> Outcome:
+        """What an attack that leaves an image once it has fallen had found after fewer steps, at their cost."""
+        fell = ~outcome.robust & self.right & (outcome.asked <= steps + 1)
+        passes = Passes(outcome.passes.forward.clamp_max(steps + 1), outcome.passes.backward.clamp_max(steps))
+        spent = (outcome.passes.forward + outcome.passes.backward).clamp_min(1)
+        adversarial = torch.where(column(fell, self.images), outcome.adversarial, self.images)
+        return Outcome(
+            self.right & ~fell,
+            torch.where(fell, outcome.prediction, self.natural),
+            adversarial,
+            passes,
+            outcome.seconds * (passes.forward + passes.backward) / spent,
+            float(threat.distance(adversarial, self.images).max()),
+            outcome.attacked,
+            outcome.asked.clamp_max(steps + 1),
+        )
+
+    def attack(
+        self,
+        attack: Attack,
+        threat: Threat,
+        stage: str,
+        *,
+        after: Outcome | None = None,
+        among: Bool[Tensor, "N"] | None = None,
+    ) -> Outcome:
         """Attack all images that the model gets right.
 
         Args:
@@ -110,15 +139,17 @@ class Bench:
             threat: the ball.
             stage: what people call it.
             after: an earlier outcome; what it fooled counts, and is not attacked again.
+            among: which images; None: all. The others count as robust, where they are classified right.
         """
         todo = self.right if after is None else self.right & after.robust
+        todo = todo if among is None else todo & among
         key = self._key(attack, threat, todo)
         outcome = self._run(
             stage, key, todo, lambda index, rows: self._attack_batch(attack, threat, f"{key}, batch {index}", rows)
         )
         return outcome if after is None else outcome.after(after)
 
-    def minimum(self, attack: FMN, threat: Threat, stage: str) -> Outcome:
+    def minimum(self, attack: MinimumNorm, threat: Threat, stage: str) -> Outcome:
         """The smallest perturbation of all images that the model gets right; those within eps count as fooled.
 
         Args:
@@ -150,6 +181,7 @@ class Bench:
 
         done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), report, key=key)
         passes, seconds, largest = Passes.none(self.labels), torch.zeros(len(self.labels), dtype=torch.float64), 0.0
+        asked = torch.zeros_like(self.labels)
         for rows, part in zip(parts, done, strict=True):
             self.smallest[rows] = torch.minimum(self.smallest[rows], part["distance"])
             won = rows[part["fooled"]]
@@ -158,12 +190,12 @@ class Bench:
             if len(won):
                 largest = max(largest, float(part["distance"][part["fooled"]].amax()))
             passes.put(rows, Passes(part["forward"], part["backward"]))
-            seconds[rows] = part["seconds"]
-        outcome = Outcome(robust, prediction, adversarial, passes, seconds, largest, len(todo))
+            seconds[rows], asked[rows] = part["seconds"], part["asked"]
+        outcome = Outcome(robust, prediction, adversarial, passes, seconds, largest, len(todo), asked)
         self._known[key] = outcome
         return outcome
 
-    def _minimum_batch(self, attack: FMN, threat: Threat, key: str, rows: Tensor) -> BatchResult:
+    def _minimum_batch(self, attack: MinimumNorm, threat: Threat, key: str, rows: Tensor) -> BatchResult:
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
         with self.dice(key):
@@ -171,8 +203,9 @@ class Bench:
             prediction = self._answers(found.images)
         # What fools the folded copy but not the model was a matter of rounding, and proves nothing.
         distance = torch.where(prediction != labels, found.distance, torch.inf)
+        asked = found.passes.forward.clone()
         found.passes.add(torch.arange(len(rows), device=self.device), forward=1)
-        return _part(distance <= threat.eps, prediction, found.images, distance, found.passes, started)
+        return _part(distance <= threat.eps, prediction, found.images, distance, found.passes, asked, started)
 
     def _attack_batch(self, attack: Attack, threat: Threat, key: str, rows: Tensor) -> BatchResult:
         """What an attack found on some images, confirmed on the model itself."""
@@ -181,7 +214,7 @@ class Bench:
         with self.dice(key):
             result = attack(self.attacked_model, clean, labels, threat, seed=self.seed, ids=self.ids[rows])
             adversarial, prediction, fooled = result.adversarial, result.prediction, result.fooled
-            passes = result.passes
+            passes, asked = result.passes, result.passes.forward.clone()
             if self.attacked_model is not self.model and bool(fooled.any()):
                 prediction = self._answers(adversarial)
                 passes.add(torch.arange(len(rows), device=self.device), forward=1)
@@ -193,13 +226,14 @@ class Bench:
                     adversarial[again], prediction[again] = result.adversarial, result.prediction
                     fooled[again] = result.fooled
                     passes.put(again, result.passes)
+                    asked[again] = result.passes.forward
         distance = threat.distance(adversarial, clean)
         if len(distance) and float(distance.max()) > threat.eps + threat.tolerance:
             raise AssertionError(
                 f"{attack}: an adversarial image lies {distance.max()} away, more than eps={threat.eps}"
             )
         nearest = torch.where(fooled, distance, torch.inf)
-        return _part(fooled, prediction, adversarial, nearest, passes, started)
+        return _part(fooled, prediction, adversarial, nearest, passes, asked, started)
 
     def _answers(self, images: Tensor) -> Tensor:
         """The classes that the model itself gives a batch."""
@@ -219,7 +253,13 @@ class Bench:
 
 
 def _part(
-    fooled: Tensor, prediction: Tensor, adversarial: Tensor, nearest: Tensor, passes: Passes, started: float
+    fooled: Tensor,
+    prediction: Tensor,
+    adversarial: Tensor,
+    nearest: Tensor,
+    passes: Passes,
+    asked: Tensor,
+    started: float,
 ) -> BatchResult:
     """What the journal keeps of a batch: of all its images cost and the nearest success, and those that fool."""
     forward, backward = passes.forward.cpu(), passes.backward.cpu()
@@ -233,5 +273,6 @@ def _part(
         "distance": nearest.float().cpu(),
         "forward": forward,
         "backward": backward,
+        "asked": asked.cpu(),
         "seconds": weight * (time.perf_counter() - started),
     }

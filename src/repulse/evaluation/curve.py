@@ -2,45 +2,94 @@
 
 from __future__ import annotations
 
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.common.units import in_255ths
 from repulse.evaluation.bench import Bench
+from repulse.evaluation.findings import Findings
 from repulse.evaluation.plan import LOGIT_OBJECTIVES, TRAINING_LOSS, training_objective
 from repulse.evaluation.record import CurvePoint
 from repulse.evaluation.settings import EvaluationSettings
+
+# By how much, as a share, the nearest image found must lie beyond a radius for the radius to be settled.
+SETTLED = 0.2
 
 
 def curve_attack(settings: EvaluationSettings) -> str:
     """How the points of the curve are attacked, in words; empty if there is no curve."""
     if not settings.radii:
         return ""
-    return (
+    how = (
         f"PGD-{settings.curve_steps}, steps of a quarter of eps: on the training loss from the clean image, on "
-        "cross-entropy and on the margin from a random point; worst case: nothing as near was found at all"
+        "cross-entropy and on the margin from a random point"
     )
+    if settings.attacks != "paper":
+        how += (
+            "; an image is attacked from the smallest radius at which anything fooled it until it falls, and on the "
+            "margin at the radius just below, where that is near"
+        )
+    return f"{how}; worst case: nothing as near was found at all"
 
 
-def robustness_curve(bench: Bench, settings: EvaluationSettings) -> tuple[CurvePoint, ...]:
-    """Robust accuracy at each eps of the settings: by objective, each attacked on its own, and in the worst case."""
+def robustness_curve(bench: Bench, settings: EvaluationSettings, findings: Findings) -> tuple[CurvePoint, ...]:
+    """Robust accuracy at each radius of the settings: by objective, each attacked on its own, and in the worst case.
+
+    Where the attacks of the evaluation left smallest perturbations, most of the curve follows from them: an image is
+    robust below the smallest, and what fools it in one ball lies in every larger one.
+    """
     attacks = {TRAINING_LOSS: PGD(training_objective(bench.subject.training_loss), steps=settings.curve_steps)}
     for name in LOGIT_OBJECTIVES:
         attacks[name] = PGD(OBJECTIVES[name], steps=settings.curve_steps, random_start=True)
-    shares: dict[float, dict[str, float]] = {}
-    for eps in settings.radii:
-        shares[eps] = {}
-        for name, attack in attacks.items():
+    balls = [Threat(settings.norm, eps) for eps in settings.radii]
+    known = settings.attacks != "paper"
+    if known:
+        _settle(bench, attacks["margin"], balls, settings.eps, findings.worst.robust)
+    shares: list[dict[str, float]] = [{} for _ in balls]
+    for name, attack in attacks.items():
+        fallen = torch.zeros_like(bench.right)
+        for ball, share in zip(balls, shares, strict=True):
+            todo = bench.right & ~fallen & _inside(bench, ball) if known else bench.right
+            robust = bench.right & ~fallen if known else bench.right
             # A ball of radius zero holds the clean image only.
-            robust = bench.right
-            if eps > 0:
-                robust = bench.attack(attack, Threat(settings.norm, eps), f"curve, eps {in_255ths(eps)}, {name}").robust
-            shares[eps][name] = robust.double().mean().item()
+            if ball.eps > 0 and todo.any():
+                robust = robust & bench.attack(attack, ball, _stage(ball, name), among=todo).robust
+            fallen = bench.right & ~robust
+            share[name] = robust.double().mean().item()
     # Last, since what is found in one ball may lie in a smaller one as well.
     return tuple(
-        CurvePoint(eps=eps, robust_accuracy={**found, "worst case": robust_beyond(bench, Threat(settings.norm, eps))})
-        for eps, found in shares.items()
+        CurvePoint(eps=ball.eps, robust_accuracy={**share, "worst case": robust_beyond(bench, ball)})
+        for ball, share in zip(balls, shares, strict=True)
     )
 
 
 def robust_beyond(bench: Bench, threat: Threat) -> float:
     """The share of images for which nothing that fools was found inside the ball, by any attack so far."""
-    return (bench.smallest > threat.eps + threat.tolerance).double().mean().item()
+    return (~_inside(bench, threat)).double().mean().item()
+
+
+def _settle(bench: Bench, attack: PGD, balls: list[Threat], eps: float, survived: Bool[Tensor, "N"]) -> None:
+    """Attack each image in the largest ball in which nothing fooled it yet, where it is near to falling there.
+
+    Images that no walk found anything for are attacked in the largest ball of all, then in each smaller one until they
+    stand. What survived every attack at eps is settled there and below.
+    """
+    lost = bench.right & bench.smallest.isinf()
+    fell = lost.clone()
+    for ball in reversed(balls):
+        near = bench.smallest <= ball.eps * (1 + SETTLED)
+        todo = bench.right & ~_inside(bench, ball) & (near | (lost & fell)) & ~(survived & (ball.eps <= eps))
+        if ball.eps > 0 and todo.any():
+            robust = bench.attack(attack, ball, _stage(ball, "settled"), among=todo).robust
+            fell = fell & ~(todo & robust)
+
+
+def _inside(bench: Bench, ball: Threat) -> Bool[Tensor, "N"]:
+    """Images that something inside a ball fooled, or that are wrong when clean."""
+    return bench.smallest <= ball.eps + ball.tolerance
+
+
+def _stage(ball: Threat, name: str) -> str:
+    return f"curve, eps {in_255ths(ball.eps)}, {name}"

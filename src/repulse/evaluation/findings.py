@@ -9,7 +9,8 @@ from jaxtyping import Bool, Int32
 from torch import Tensor
 
 from repulse.attacks import PGD, Threat
-from repulse.attacks.fmn import FMN
+from repulse.attacks.minimum_norm import MinimumNorm
+from repulse.attacks.passes import Passes
 from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.plan import PlannedAttack, adaptive_plan, plan
 from repulse.evaluation.published import AsPublished
@@ -24,6 +25,8 @@ class Findings:
     records: list[AttackRecord]
     outcomes: dict[str, Outcome]
     worst: Outcome
+    runs: tuple[Outcome, ...] = ()
+    """Attacks as they ran, kept so that none runs again while this is held."""
 
     @property
     def groups(self) -> dict[str, Group]:
@@ -55,29 +58,68 @@ def run_attacks(bench: Bench, settings: EvaluationSettings, threat: Threat) -> F
     """Run the plan. In the worst case, the first attack that fooled an image stands for it."""
     script = _script_bench(bench) if settings.norm == "linf" else None
     loss = bench.subject.training_loss
-    outcomes: dict[str, Outcome] = {}
-    records: list[AttackRecord] = []
-    worst: Outcome | None = None
     todo = plan(settings, threat, loss, published=script is not None)
     if settings.attacks == "adaptive":
-        todo += adaptive_plan(bench, threat, loss)
+        todo = (
+            [each for each in todo if each.survivors]
+            + adaptive_plan(bench, threat, loss)
+            + [each for each in todo if not each.survivors]
+        )
+    outcomes: dict[str, Outcome] = {}
+    records: list[AttackRecord] = []
+    series: dict[str, _Series] = {}
+    worst: Outcome | None = None
     for planned in todo:
-        if script is not None and planned.group == "paper-as-published":
-            outcome = script.attack(planned.attack, threat, planned.label, after=outcomes.get(planned.continues or ""))
-            records.append(_attack_record(planned, threat, outcome, script, added=None))
+        apart = script is not None and planned.group == "paper-as-published"
+        on = script if script is not None and apart else bench
+        shorter = None
+        if planned.series is not None:
+            if planned.series not in series:
+                series[planned.series] = _Series.run(on, [e for e in todo if e.series == planned.series], threat)
+            outcome, shorter = series[planned.series].next(on, planned, threat)
+        elif isinstance(planned.attack, MinimumNorm) and not planned.survivors:
+            outcome = on.minimum(planned.attack, threat, planned.label)
         else:
-            after = worst if planned.survivors else outcomes.get(planned.continues or "")
-            if isinstance(planned.attack, FMN):
-                outcome = bench.minimum(planned.attack, threat, planned.label)
-            else:
-                outcome = bench.attack(planned.attack, threat, planned.label, after=after)
-            before = bench.right if worst is None else worst.robust
-            added = int((before & ~outcome.robust).sum())
-            records.append(_attack_record(planned, threat, outcome, bench, added))
+            outcome = on.attack(planned.attack, threat, planned.label, after=worst if planned.survivors else None)
+        added = None
+        if not apart:
+            added = int(((bench.right if worst is None else worst.robust) & ~outcome.robust).sum())
             worst = outcome if worst is None else outcome.after(worst)
+        records.append(_attack_record(planned, threat, outcome, on, added, shorter))
         outcomes[planned.name] = outcome
     assert worst is not None, "a plan always has attacks on the logits"
-    return Findings(records, outcomes, worst)
+    return Findings(records, outcomes, worst, tuple(each.whole for each in series.values()))
+
+
+@dataclass(eq=False)
+class _Series:
+    """The longest of some attacks that differ in their steps only, and which of the shorter ones came last."""
+
+    whole: Outcome
+    last: tuple[str, Outcome] | None = None
+
+    @classmethod
+    def run(cls, bench: Bench, members: list[PlannedAttack], threat: Threat) -> _Series:
+        longest = max(members, key=_steps)
+        return cls(bench.attack(longest.attack, threat, longest.label))
+
+    def next(self, bench: Bench, planned: PlannedAttack, threat: Threat) -> tuple[Outcome, str | None]:
+        """What the attack had found after its steps, at the cost of those beyond a shorter one, and its name."""
+        found = bench.first_steps(self.whole, _steps(planned), threat)
+        before, self.last = self.last, (planned.name, found)
+        if before is None:
+            return found, None
+        name, shorter = before
+        passes = Passes(found.passes.forward - shorter.passes.forward, found.passes.backward - shorter.passes.backward)
+        more = replace(
+            found, passes=passes, seconds=found.seconds - shorter.seconds, attacked=int(shorter.robust.sum())
+        )
+        return more, name
+
+
+def _steps(planned: PlannedAttack) -> int:
+    assert isinstance(planned.attack, PGD), "only PGD comes in series"
+    return planned.attack.steps
 
 
 def _script_bench(bench: Bench) -> Bench | None:
@@ -90,7 +132,7 @@ def _script_bench(bench: Bench) -> Bench | None:
 
 
 def _attack_record(
-    planned: PlannedAttack, threat: Threat, outcome: Outcome, bench: Bench, added: int | None
+    planned: PlannedAttack, threat: Threat, outcome: Outcome, bench: Bench, added: int | None, shorter: str | None
 ) -> AttackRecord:
     settings = {
         field.name: value
@@ -102,8 +144,8 @@ def _attack_record(
     if planned.group == "paper-as-published":
         settings["natural_accuracy"] = _share(bench.right)
     forward, backward = outcome.passes.total
-    if planned.continues is not None:
-        settings["only_survivors_of"] = planned.continues
+    if shorter is not None:
+        settings["only_survivors_of"] = shorter
     return AttackRecord(
         name=planned.name,
         label=planned.label,

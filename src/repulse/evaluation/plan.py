@@ -30,8 +30,8 @@ class PlannedAttack:
     label: str
     group: Group
     attack: Attack
-    continues: str | None = None
-    """An attack with the same start and fewer steps: what fooled it is not attacked again, but counts."""
+    series: str | None = None
+    """Attacks of one series differ in their steps only: the longest runs once, and tells what the shorter ones find."""
     survivors: bool = False
     """Whether it is run only on what every attack before it left."""
 
@@ -44,23 +44,29 @@ def training_objective(loss: EmbeddingLoss | None) -> Objective:
 def plan(
     settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | None, *, published: bool
 ) -> list[PlannedAttack]:
-    """The attacks of an evaluation, cheapest first.
+    """The attacks of an evaluation: first those that decide, each on what all before it left, then measurements of all.
 
+    - `quick`, if wanted: the attacks of AutoAttack with budgets that follow from what they find.
+    - `standard`, if wanted: the attacks of AutoAttack.
     - `paper`: PGD on the training loss from the clean image (Serban et al. 2021, section 4.1).
     - `paper-as-published`, if wanted: the same with the published script's treatment of the images (see `published`).
     - `logits`: FGSM, and PGD on cross-entropy and margin from random starts.
-    - `quick`, if wanted: the attacks of AutoAttack with budgets that follow from what they find, each on what all
-      before it left.
-    - `standard`, if wanted: the attacks of AutoAttack, in the same way; and before them the minimum norm of all images,
-      which is a curve over all eps.
+    - FMN beside either of them: the minimum norm of all images, from which the curve follows.
 
     What `adaptive` adds needs the model: see `adaptive_plan`.
     """
     training = training_objective(loss)
-    planned = [
-        PlannedAttack("fgsm-cross-entropy", "FGSM, cross-entropy", "logits", fgsm(OBJECTIVES["cross-entropy"], threat))
-    ]
-    shorter: dict[str, str] = {}
+    planned: list[PlannedAttack] = []
+    if settings.attacks == "quick":
+        planned += _members("quick", ensemble("quick"))
+    elif settings.attacks != "paper":
+        planned += _members("standard", ensemble("standard"))
+    if settings.attacks != "paper":
+        # The further walks of the long one find little that is nearer, for three times the passes.
+        walk = FMN(targets=0) if settings.attacks == "quick" else FMN()
+        planned.append(PlannedAttack("fmn", "FMN, minimum norm", "adaptive", walk))
+    single = fgsm(OBJECTIVES["cross-entropy"], threat)
+    planned.append(PlannedAttack("fgsm-cross-entropy", "FGSM, cross-entropy", "logits", single))
 
     def pgd(steps: int, what: str, group: Group, objective: Objective, *, random_start: bool, suffix: str = "") -> None:
         slug = f"{what.replace(' ', '-')}{suffix.replace(' ', '-').replace(',', '')}"
@@ -71,11 +77,9 @@ def plan(
             restarts=settings.restarts if random_start else 1,
             random_start=random_start,
         )
-        name = f"pgd-{steps}-{slug}"
-        planned.append(PlannedAttack(name, f"PGD-{steps}, {what}{suffix}", group, attack, shorter.get(slug)))
         # Several restarts make a longer attack start elsewhere the second time, so it does not continue a shorter one.
-        if attack.restarts == 1:
-            shorter[slug] = name
+        series = slug if attack.restarts == 1 else None
+        planned.append(PlannedAttack(f"pgd-{steps}-{slug}", f"PGD-{steps}, {what}{suffix}", group, attack, series))
 
     for steps in sorted(set(settings.steps)):
         pgd(steps, TRAINING_LOSS, "paper", training, random_start=False)
@@ -83,11 +87,6 @@ def plan(
             pgd(steps, objective, "logits", OBJECTIVES[objective], random_start=True)
         if published:
             pgd(steps, TRAINING_LOSS, "paper-as-published", training, random_start=False, suffix=", as published")
-    if settings.attacks == "quick":
-        planned += _members("quick", ensemble("quick"))
-    elif settings.attacks != "paper":
-        planned.append(PlannedAttack("fmn", "FMN, minimum norm", "adaptive", FMN()))
-        planned += _members("standard", ensemble("standard"))
     return planned
 
 

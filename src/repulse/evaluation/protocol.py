@@ -156,7 +156,7 @@ def evaluate_subject(
     names = (*known, *(str(label) for label in range(len(known), bench.classes)))
 
     findings = run_attacks(bench, settings, threat)
-    curve = robustness_curve(bench, settings)
+    curve = robustness_curve(bench, settings, findings)
     worst = findings.worst
     checks = (*used, *examine(bench, threat, findings.counted, findings.groups))
     verdict = judge(
