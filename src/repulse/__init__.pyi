@@ -10,6 +10,8 @@ from .certification.settings import CertificationSettings as CertificationSettin
 from .common.errors import RepulseError as RepulseError
 from .config.run import RunConfig as RunConfig
 from .data import load_data as load_data
+from .deploy import Classifier as Classifier
+from .deploy import export as export
 from .evaluation import evaluate as evaluate
 from .evaluation import evaluate_subject as evaluate_subject
 from .evaluation.settings import EvaluationSettings as EvaluationSettings

@@ -20,17 +20,20 @@ from repulse.data import ImageSource, load_test, subset
 from repulse.evaluation import Evaluation, evaluate_subject
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.models.foreign import load_foreign
+from repulse.places import is_local
 from repulse.run_folder import Checkpoint, load_run, load_test_split
 from repulse.subject import About, Progress, Subject
 from repulse.subject.subject import silent
 from repulse.training.recipes import GaussianNoise
 
 
-def evaluate_run(folder: Path, settings: EvaluationSettings, *, output: Path | None = None, **how: Any) -> Evaluation:
+def evaluate_run(
+    folder: str | Path, settings: EvaluationSettings, *, output: str | Path | None = None, **how: Any
+) -> Evaluation:
     """Measure the model of a run folder on its test images; the evaluation says in which folder it is kept.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or `zoo:NAME`, or `hub:ORG/NAME`.
         settings: attacks and their strength.
         output: where to keep the evaluation; None: under `evaluations/` in the run folder, named by norm and eps.
         how: which checkpoint and images, on what device; see `open_run`.
@@ -42,12 +45,16 @@ def evaluate_run(folder: Path, settings: EvaluationSettings, *, output: Path | N
 
 
 def certify_run(
-    folder: Path, settings: CertificationSettings | None = None, *, output: Path | None = None, **how: Any
+    folder: str | Path,
+    settings: CertificationSettings | None = None,
+    *,
+    output: str | Path | None = None,
+    **how: Any,
 ) -> Certification:
     """Certify the model of a run folder on its test images; the certification says in which folder it is kept.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or `zoo:NAME`, or `hub:ORG/NAME`.
         settings: method, radii, and attack. Without a sigma, smoothing takes that of the training, if it had noise.
         output: where to keep it; None: under `certificates/` in the run folder, named by the method.
         how: which checkpoint and images, on what device; see `open_run`.
@@ -60,7 +67,7 @@ def certify_run(
 
 
 def open_run(
-    folder: Path,
+    folder: str | Path,
     *,
     checkpoint: Checkpoint = "last",
     images: int | None = None,
@@ -73,7 +80,7 @@ def open_run(
     """Open a run folder to measure its model on its test images.
 
     Args:
-        folder: the run folder.
+        folder: the run folder, or `zoo:NAME`, or `hub:ORG/NAME`, whose results are kept in the working directory.
         checkpoint: weights of the last epoch, or of the best in validation accuracy.
         images: how many test images, a balanced subset; None: all.
         seed: of the subset.
@@ -116,7 +123,8 @@ def open_run(
         # Cross-entropy on logits is what the default attacks; only other losses need the way through the embedding.
         training_loss=None if config.loss.name == "cross-entropy" else lambda z, y: loss.per_example(z, y, model),
         training_noise=recipe.sigma if isinstance(recipe, GaussianNoise) else None,
-        home=folder,
+        home=Path(folder) if is_local(folder) else Path(),
+        prefix="" if is_local(folder) else f"{_slug(str(folder))}-",
         progress=progress or silent,
     )
 
@@ -173,7 +181,7 @@ def open_foreign(
         program=_program_text(spec),
         caution=_about_weights(spec, weights),
         home=Path(),
-        prefix=re.sub(r"[^A-Za-z0-9.-]+", "-", spec).strip("-.") + "-",
+        prefix=f"{_slug(spec)}-",
         progress=progress or silent,
     )
 
@@ -208,3 +216,7 @@ def _pixels(images: ImageSource) -> Tensor:
 
 def _device(name: str) -> str:
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")

@@ -20,6 +20,7 @@ from repulse.data import DataSplits, ImageSource, load_data, load_test
 from repulse.data.labels import OtherClassesError
 from repulse.data.settings import DataSettings
 from repulse.models import PrototypeClassifier, make_backbone
+from repulse.places import located
 from repulse.prototypes import Prototypes
 
 Checkpoint = Literal["last", "best"]
@@ -37,25 +38,30 @@ class Classes:
     train_sha256: str
 
 
-def read_test_accuracy(folder: Path) -> tuple[float, int]:
+def read_test_accuracy(folder: str | Path) -> tuple[float, int]:
     """The natural accuracy of a finished run on its test images, in [0, 1], and how many these are.
 
     Raises:
         RepulseError: if the run has not ended.
     """
-    path = folder / TEST_FILE
+    path = Path(folder) / TEST_FILE
     if not path.is_file():
         raise RepulseError(f"run {folder} has not ended: it has no {TEST_FILE}")
     content = json.loads(path.read_text(encoding="utf-8"))
     return float(content["natural_accuracy"]), int(content["images"])
 
 
-def load_run(folder: Path, checkpoint: Checkpoint = "last") -> tuple[PrototypeClassifier, RunConfig, Classes]:
+def load_run(folder: str | Path, checkpoint: Checkpoint = "last") -> tuple[PrototypeClassifier, RunConfig, Classes]:
     """The trained model of a run folder (on the CPU, in evaluation mode), its configuration and its classes.
+
+    Args:
+        folder: the run folder, or `zoo:NAME`, or `hub:ORG/NAME`.
+        checkpoint: weights of the last epoch, or of the best in validation accuracy.
 
     Raises:
         RepulseError: if the folder is no run folder, or has no such checkpoint yet.
     """
+    folder = located(folder)
     config = read_config(folder)
     classes = _read_classes(folder)
     model = build_model(config, Prototypes.load(folder / PROTOTYPES_FILE), classes)

@@ -28,7 +28,7 @@ from repulse.training.state import TrainingState
 
 
 def train_run(
-    config: RunConfig, folder: Path, *, resume: bool = False, output: Output = "quiet"
+    config: RunConfig, folder: str | Path, *, resume: bool = False, output: Output = "quiet"
 ) -> PrototypeClassifier:
     """Train as `config` says, keeping everything in `folder`, and return the trained model.
 
@@ -46,6 +46,7 @@ def train_run(
             if the data, a setting or the device is impossible; if the loss is no longer a number.
     """
     config = merge(config, {"fit": {"precision": precision_of(config.fit)}}, "precision")
+    folder = Path(folder)
     fabric = make_fabric(config.fit)
     fabric.launch()
     state = _open_folder(folder, config, resume)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import zoo
 from torch import nn
 
+import zoo
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.attacks.passes import Passes
 from repulse.evaluation.bench import Bench, Outcome

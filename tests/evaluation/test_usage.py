@@ -4,9 +4,9 @@ import re
 
 import pytest
 import torch
-import zoo
 from torch import nn
 
+import zoo
 from repulse.common.errors import RepulseError
 from repulse.evaluation.checks import check_use
 from repulse.models.foreign import Normalised, load_foreign

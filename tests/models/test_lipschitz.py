@@ -173,5 +173,7 @@ def test_a_checkpoint_of_before_the_parametrisation_loads_and_computes_the_same(
     other.load_state_dict(older)
     x = torch.rand(6, 1, 8, 8)
     assert torch.equal(other(x), net(x))
+    fixed = frozen(net)
+    fixed.load_state_dict(fixed.state_dict())
     with pytest.raises(RuntimeError, match="size mismatch"):
         LipschitzCNN(1, 10, width=10, depth=1).load_state_dict(older)

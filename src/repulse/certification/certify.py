@@ -54,13 +54,13 @@ class Certification:
     folder: Path | None = None
     """Where it is kept; None: nowhere yet."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write both to a folder.
 
         Raises:
             RepulseError: if it cannot be written.
         """
-        save_certificate(folder, self.record, self.outcomes)
+        save_certificate(Path(folder), self.record, self.outcomes)
 
 
 def certify(
@@ -71,7 +71,7 @@ def certify(
     *,
     about: About | None = None,
     progress: Progress | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> Certification:
     """Prove for each image within which radius the model's answer cannot change, and count what is proved.
 
@@ -113,7 +113,7 @@ def certify(
 def certify_subject(
     subject: Subject,
     settings: CertificationSettings | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     *,
     stop_if_misused: bool = True,
 ) -> Certification:
@@ -148,14 +148,14 @@ def certify_subject(
         settings,
         seed=settings.seed,
         batch_size=settings.batch_size,
-        output=folder,
+        output=None if folder is None else Path(folder),
         kind=CERTIFICATES,
         name=_name(settings),
         more=str(len(subject.images)),
     )
-    folder = subject.folder
-    if subject.finished and folder is not None:
-        return Certification(*load_certificate(folder), folder)
+    place = subject.folder
+    if subject.finished and place is not None:
+        return Certification(*load_certificate(place), place)
     report_misuse(subject, used)
     with attackable(subject.model):
         certificates = method.prove(subject, settings)
@@ -195,9 +195,9 @@ def certify_subject(
         seconds=time.perf_counter() - started,
         environment={**environment(), "command": subject.about.command},
     )
-    certification = Certification(record, tensors, folder)
-    if folder is not None and subject.journal.rank == 0:
-        certification.save(folder)
+    certification = Certification(record, tensors, place)
+    if place is not None and subject.journal.rank == 0:
+        certification.save(place)
     subject.journal.close()
     return certification
 

@@ -133,11 +133,12 @@ def save_certificate(folder: Path, record: CertificateRecord, outcomes: dict[str
     write_atomically(folder / CERTIFICATE_FILE, record.model_dump_json(indent=1) + "\n")
 
 
-def load_certificate(folder: Path) -> tuple[CertificateRecord, dict[str, Tensor]]:
+def load_certificate(folder: str | Path) -> tuple[CertificateRecord, dict[str, Tensor]]:
     """Read a certification's record and its outcomes.
 
     Raises:
         RepulseError: if the folder holds none, or one that this version cannot read.
     """
+    folder = Path(folder)
     record = read_record(CertificateRecord, folder / CERTIFICATE_FILE, "certificate", "repulse certify")
     return record, load_tensors(folder / CERTIFIED_FILE)[0]

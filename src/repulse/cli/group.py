@@ -18,10 +18,14 @@ COMMANDS = {
     "certify": "Prove within which radius answers cannot change.",
     "demo": "The whole story on handwritten digits, in a minute.",
     "evaluate": "Attack a model, and say which number to quote.",
+    "export": "Write a model as ONNX, TorchScript, PT2 or safetensors.",
+    "predict": "Classify image files, and say what is proved.",
     "prototypes": "Make class prototypes, and measure how far apart they are.",
+    "push": "Share a model, with a card, on the Hugging Face Hub.",
     "report": "Write a page about one run, or about several.",
     "reproduce": "Remake the paper's comparison beside its rivals.",
     "train": "Train a classifier on class prototypes.",
+    "zoo": "List the checkpoints that come with the package.",
 }
 
 

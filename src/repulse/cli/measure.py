@@ -20,7 +20,7 @@ from repulse.subject import Progress, Subject
 class MeasuringCommand(Settings):
     """What the commands that measure share: a run, or a model from outside with its images, and how to go about it."""
 
-    run: Path | None = Field(None, description="The run folder.")
+    run: Path | None = Field(None, description="The run folder, or zoo:NAME, or hub:ORG/NAME.")
     checkpoint: Literal["last", "best"] = Field("last", description="Weights of the last epoch, or of the best.")
     images: int | None = Field(None, ge=1, description="How many test images, classes balanced; none: all.")
     source: str | None = Field(None, description="Where the data lies now; none: where the run found it.")

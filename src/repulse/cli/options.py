@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -72,7 +72,8 @@ class SettingsCommand(click.Command, Generic[S]):
         settings: the settings class; its docstring is the help.
         name: of the command.
         call: what the command does.
-        positional: a field that is given by position instead of by flag; a tuple takes all that are given.
+        positional: the field that is given by position instead of by flag, or fields, in the order of the class; one
+            that is a tuple comes last and takes all that are given.
         base: from the given values, values that lie under them (a preset, the settings of a run to resume).
     """
 
@@ -81,19 +82,20 @@ class SettingsCommand(click.Command, Generic[S]):
         settings: type[S],
         name: str,
         call: Callable[[S], None],
-        positional: str | None = None,
+        positional: str | Sequence[str] = (),
         base: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
         # A paragraph that must keep its lines starts with \b; examples are such paragraphs.
         text = inspect.cleandoc(settings.__doc__ or "").replace("Examples:\n", "\b\nExamples:\n")
         super().__init__(name, callback=self._run, help=text)
-        self.settings, self.call, self.positional, self.base = settings, call, positional, base
+        self.settings, self.call, self.base = settings, call, base
+        self.positional = (positional,) if isinstance(positional, str) else tuple(positional)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """A context with a parameter for every setting that there is by now."""
         self.params = []
         for flag in flatten(self.settings):
-            if flag.dotted == self.positional:
+            if flag.dotted in self.positional:
                 self.params.append(click.Argument([flag.key], nargs=-1 if flag.many else 1, required=False))
             else:
                 self.params.append(flag.option())

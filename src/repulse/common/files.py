@@ -15,12 +15,13 @@ from torch import Tensor
 from repulse.common.errors import RepulseError
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Write `content` to `path` so that a reader, or a crash, sees the old file or the new one and nothing between.
 
     Raises:
         RepulseError: if the file cannot be written (no space, no permission); the old file is then untouched.
     """
+    path = Path(path)
     data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         raise RepulseError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write named tensors and string metadata as one safetensors file, atomically; equal ones give equal bytes."""
     from safetensors.torch import save
 
@@ -58,7 +59,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     write_atomically(path, len(text).to_bytes(8, "little") + text + written[end:])
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file: its tensors by name, and its metadata.
 
     Raises:
@@ -66,6 +67,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     from safetensors import SafetensorError, safe_open
 
+    path = Path(path)
     if not path.is_file():
         raise RepulseError(f"no such file: {path}")
     try:

@@ -45,13 +45,13 @@ class RunConfig(Settings):
         return {**values, "loss": {key: value for key, value in loss.items() if key != "label_smoothing"}}
 
 
-def read_config(folder: Path) -> RunConfig:
+def read_config(folder: str | Path) -> RunConfig:
     """The configuration of a run folder.
 
     Raises:
         RepulseError: if the folder is no run folder, or its configuration is not one.
     """
-    path = folder / CONFIG_FILE
+    path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         raise RepulseError(f"{folder} is no run folder (it has no {CONFIG_FILE}); make one with `repulse train`")
     return merge(RunConfig(), read_yaml(path), str(path))

@@ -45,13 +45,13 @@ class Evaluation:
     folder: Path | None = None
     """Where it is kept; None: nowhere yet."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write both to a folder.
 
         Raises:
             RepulseError: if it cannot be written.
         """
-        save_evaluation(folder, self.record, self.outcomes)
+        save_evaluation(Path(folder), self.record, self.outcomes)
 
 
 def evaluate(
@@ -63,7 +63,7 @@ def evaluate(
     training_loss: EmbeddingLoss | None = None,
     about: About | None = None,
     progress: Progress | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
 ) -> Evaluation:
     """Measure how robust a model is, under the paper's protocol and under attacks that don't give up, side by side.
 
@@ -106,7 +106,7 @@ def evaluate(
 def evaluate_subject(
     subject: Subject,
     settings: EvaluationSettings | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     *,
     stop_if_misused: bool = False,
 ) -> Evaluation:
@@ -134,14 +134,14 @@ def evaluate_subject(
         settings,
         seed=settings.seed,
         batch_size=settings.batch_size,
-        output=folder,
+        output=None if folder is None else Path(folder),
         kind=EVALUATIONS,
         name=threat_name(settings),
         more=f"{settings.attacks}-{len(subject.images)}",
     )
-    folder = subject.folder
-    if subject.finished and folder is not None:
-        return Evaluation(*load_evaluation(folder), folder)
+    place = subject.folder
+    if subject.finished and place is not None:
+        return Evaluation(*load_evaluation(place), place)
     try:
         used = _usage(subject)
         if stop_if_misused:
@@ -189,9 +189,9 @@ def evaluate_subject(
         seconds=time.perf_counter() - started,
         environment={**environment(), "command": subject.about.command},
     )
-    evaluation = Evaluation(record, _tensors(bench, findings, threat, settings), folder)
-    if folder is not None and subject.journal.rank == 0:
-        evaluation.save(folder)
+    evaluation = Evaluation(record, _tensors(bench, findings, threat, settings), place)
+    if place is not None and subject.journal.rank == 0:
+        evaluation.save(place)
     subject.journal.close()
     return evaluation
 

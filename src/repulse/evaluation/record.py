@@ -146,11 +146,12 @@ def save_evaluation(folder: Path, record: Record, outcomes: dict[str, Tensor]) -
     write_atomically(folder / RECORD_FILE, record.model_dump_json(indent=1) + "\n")
 
 
-def load_evaluation(folder: Path) -> tuple[Record, dict[str, Tensor]]:
+def load_evaluation(folder: str | Path) -> tuple[Record, dict[str, Tensor]]:
     """Read an evaluation's record and its outcomes.
 
     Raises:
         RepulseError: if the folder holds no evaluation, or one that this version cannot read.
     """
+    folder = Path(folder)
     record = read_record(Record, folder / RECORD_FILE, "record", "repulse evaluate")
     return record, load_tensors(folder / OUTCOMES_FILE)[0]

@@ -85,8 +85,9 @@ def _orthogonal(kind: type[L], *shape: int) -> L:
 
 def _take_older_names(layer: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Older checkpoints call the weight of an orthogonal layer `weight`, and it is always a matrix."""
-    weight = state.pop(f"{prefix}weight", None)
-    if weight is not None:
+    # A copy with fixed weights keeps the hook.
+    if f"{prefix}weight" in state and parametrize.is_parametrized(layer, "weight"):
+        weight = state.pop(f"{prefix}weight")
         ones = (1, 1) if isinstance(layer, nn.Conv2d) else ()
         state[f"{prefix}parametrizations.weight.original"] = weight.reshape(*weight.shape, *ones)
 

@@ -56,6 +56,10 @@ def pairwise_distance(
         raise ValueError(f"p must be at least 2, got {p}")
     if torch.float64 not in (x.dtype, w.dtype):
         x, w = x.float(), w.float()
+    traced = torch.jit.is_tracing() or torch.compiler.is_exporting()  # type: ignore[attr-defined, no-untyped-call]
+    if traced and math.isinf(p):
+        # Blocks depend on the size of the batch, which an exported program leaves open.
+        return (x.unsqueeze(1) - w).abs().amax(2)
     size = block_numbers or BLOCK_NUMBERS.get(x.device.type, BLOCK_NUMBERS["other"])
     distances: Tensor = _PairwiseDistance.apply(x.contiguous(), w.contiguous(), float(p), size)  # type: ignore[no-untyped-call]
     return distances

@@ -74,7 +74,7 @@ class Prototypes:
         """The same prototypes times a factor > 0: all distances grow by it, and no angle changes."""
         return replace(self, points=self.points * factor)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write points and provenance to a safetensors file.
 
         Raises:
@@ -91,7 +91,7 @@ class Prototypes:
         save_tensors(path, {"points": self.points}, about)
 
     @classmethod
-    def load(cls, path: Path) -> Prototypes:
+    def load(cls, path: str | Path) -> Prototypes:
         """Read what `save` wrote.
 
         Raises:

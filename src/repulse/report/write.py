@@ -27,7 +27,7 @@ class ReportFiles:
     json: Path
 
 
-def write_report(paths: Sequence[Path], output: Path, title: str | None = None) -> ReportFiles:
+def write_report(paths: Sequence[str | Path], output: str | Path, title: str | None = None) -> ReportFiles:
     """Write one self-contained HTML page, and beside it the same figures as Markdown and JSON.
 
     The same records give the same bytes: nothing depends on the time or the place of writing.
@@ -49,7 +49,8 @@ def write_report(paths: Sequence[Path], output: Path, title: str | None = None) 
     from repulse.report.render.json import page_as_json
     from repulse.report.render.markdown import page_as_markdown
 
-    groups, certificates = grouped(collect(paths)), collect_certificates(paths)
+    places, output = [Path(path) for path in paths], Path(output)
+    groups, certificates = grouped(collect(places)), collect_certificates(places)
     named = [entry.label for group in groups for entry in group.entries]
     page = make_page(groups, plain(title) if title else _title(named or labels(certificates)), certificates)
     file = output if output.suffix in (".html", ".htm") else output.with_name(output.name + ".html")
@@ -61,7 +62,7 @@ def write_report(paths: Sequence[Path], output: Path, title: str | None = None) 
     return files
 
 
-def markdown_table(paths: Sequence[Path]) -> str:
+def markdown_table(paths: Sequence[str | Path]) -> str:
     """A Markdown table of evaluations, as `repulse evaluate` prints it and a README shows it.
 
     One evaluation: a row for each attack. Several: a row for each model, a table for each data set, norm and eps.
@@ -72,7 +73,7 @@ def markdown_table(paths: Sequence[Path]) -> str:
     Raises:
         RepulseError: if no path holds an evaluation, or a file is damaged.
     """
-    return "\n\n".join(to_markdown(block) for block in summary(paths))
+    return "\n\n".join(to_markdown(block) for block in summary([Path(path) for path in paths]))
 
 
 def certificate_markdown(record: CertificateRecord) -> str:

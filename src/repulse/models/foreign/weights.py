@@ -23,7 +23,7 @@ _WRAPPERS = ("module", "_orig_mod", "_forward_module", "_fsdp_wrapped_module", "
 _AVERAGES = ("ema", "swa", "averaged", "average", "avg")
 
 
-def load_weights(model: nn.Module, path: Path, key: str | None = None) -> None:
+def load_weights(model: nn.Module, path: str | Path, key: str | None = None) -> None:
     """Load a state dict, wherever in the file it is, and whatever wrappers put before its names.
 
     Of several sets of weights that fit, a running average is taken before the plain ones; which one, and what was
@@ -39,6 +39,7 @@ def load_weights(model: nn.Module, path: Path, key: str | None = None) -> None:
         RepulseError: if the file is absent or cannot be read without running code, there is no set of that name,
             nothing in it fits, or a weight is not a number.
     """
+    path = Path(path)
     saved = read_checkpoint(path)
     own = model.state_dict()
     candidates = [fit for place, state in weight_sets(saved) for fit in _fits(own, place, state)]
