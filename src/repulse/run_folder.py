@@ -63,7 +63,7 @@ def load_run(folder: str | Path, checkpoint: Checkpoint = "last") -> tuple[Proto
     """
     folder = located(folder)
     config = read_config(folder)
-    classes = _read_classes(folder)
+    classes = read_classes(folder)
     model = build_model(config, Prototypes.load(folder / PROTOTYPES_FILE), classes)
     path = folder / "checkpoints" / f"{checkpoint}.safetensors"
     if not path.is_file():
@@ -162,7 +162,12 @@ def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> 
     return found
 
 
-def _read_classes(folder: Path) -> Classes:
+def read_classes(folder: Path) -> Classes:
+    """What the model of a run folder knows of its data.
+
+    Raises:
+        RepulseError: if the file is absent or no such file.
+    """
     path = folder / CLASSES_FILE
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors, write_atomically
+from repulse.common.notice import notice
 from repulse.common.run_files import CONFIG_FILE, METRICS_FILE, STATE_FILE, TEST_FILE
 from repulse.common.seeding import generator
 from repulse.common.settings import merge
@@ -26,6 +27,9 @@ from repulse.training.metrics import metrics_csv, read_metrics
 from repulse.training.precision import precision_of
 from repulse.training.state import TrainingState
 
+# Fewer steps than this teach a network little; the paper's networks train for 78,000.
+FEW_STEPS = 200
+
 
 def train_run(
     config: RunConfig, folder: str | Path, *, resume: bool = False, output: Output = "quiet"
@@ -33,7 +37,8 @@ def train_run(
     """Train as `config` says, keeping everything in `folder`, and return the trained model.
 
     A run that was interrupted loses at most the epoch it was in; with `resume` it goes on, and ends at the same
-    weights as if it had not been interrupted.
+    weights as if it had not been interrupted. With more epochs than before it is extended: the schedule is that of the
+    longer run, from the epoch on that was reached.
 
     Args:
         config: the resolved configuration.
@@ -49,11 +54,13 @@ def train_run(
     folder = Path(folder)
     fabric = make_fabric(config.fit)
     fabric.launch()
-    state = _open_folder(folder, config, resume)
-    # Every process has looked at the folder before the first one writes to it.
-    fabric.barrier()
+    _refuse_another(folder, resume)
     splits = load_splits(config)
     train, validation = splits.train, splits.validation
+    config = merge(config, {"fit": {"epochs": _epochs(config, len(train))}}, "epochs")
+    state = _open_folder(folder, config)
+    # Every process has looked at the folder before the first one writes to it.
+    fabric.barrier()
     prototypes = _prototypes(config, len(train.class_names))
     classes = _classes(train, config)
     model = build_model(config, prototypes, classes)
@@ -124,18 +131,38 @@ def _tensorboard(folder: Path, upto: int):  # type: ignore[no-untyped-def]
     return SummaryWriter(folder / "tensorboard", purge_step=upto + 1)
 
 
-def _open_folder(folder: Path, config: RunConfig, resume: bool) -> TrainingState | None:
+def _epochs(config: RunConfig, images: int) -> int:
+    """The epochs that are asked for, or as many as the least steps take."""
+    asked, steps = config.fit.epochs, max(1, images // config.fit.batch_size)
+    epochs = max(asked, -(-config.fit.least_steps // steps))
+    if epochs > asked:
+        notice(f"{epochs} epochs in place of {asked}, for {images:,} images make {steps} steps (fit.least_steps)")
+    elif asked * steps < FEW_STEPS:
+        notice(
+            f"{asked} epochs of {images:,} images are {asked * steps} steps, which is little: `--preset small` trains "
+            "longer on few images, and augments them"
+        )
+    return epochs
+
+
+def _refuse_another(folder: Path, resume: bool) -> None:
+    if (folder / CONFIG_FILE).is_file() and not resume:
+        raise RepulseError(f"{folder} holds a run already; go on with it by --resume, or name another folder")
+
+
+def _open_folder(folder: Path, config: RunConfig) -> TrainingState | None:
     if not (folder / CONFIG_FILE).is_file():
         return None
-    if not resume:
-        raise RepulseError(f"{folder} holds a run already; go on with it by --resume, or name another folder")
-    changed = differences(read_config(folder), config)
+    changed = [name for name in differences(read_config(folder), config) if name != "fit.epochs"]
     if changed:
         raise RepulseError(f"cannot resume {folder} with other settings ({', '.join(changed)}); name another folder")
     if not (folder / STATE_FILE).is_file():
         return None
     tensors, about = load_tensors(folder / STATE_FILE)
-    return TrainingState(int(about["epoch"]), tensors)
+    done = int(about["epoch"])
+    if config.fit.epochs < done:
+        raise RepulseError(f"cannot resume {folder} for {config.fit.epochs} epochs, for {done} are done; give no fewer")
+    return TrainingState(done, tensors)
 
 
 def _prototypes(config: RunConfig, n: int) -> Prototypes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import click
 from pydantic import Field
 
 from repulse.cli.options import SettingsCommand
+from repulse.common.notice import notice
 from repulse.common.run_files import CONFIG_FILE
 from repulse.config.presets import PRESETS, preset
 from repulse.config.run import RunConfig, read_config
@@ -26,6 +28,8 @@ class TrainCommand(RunConfig):
       repulse train --preset paper --data.source PATH/fashion-mnist --output runs/fashion-paper
       repulse train --config my.yaml --fit.epochs 20 --output runs/mine
       repulse train --output runs/mine --resume
+      repulse train --output runs/mine --resume --fit.epochs 40
+      repulse train --preset small --data.source PHOTOS --output runs/photos
     """
 
     output: Path = Field(description="The run folder.")
@@ -39,7 +43,7 @@ class TrainCommand(RunConfig):
 def train_command(settings: TrainCommand) -> None:
     """Train, and say where the run is."""
     from repulse.common.environment import is_first_process
-    from repulse.run_folder import read_test_accuracy
+    from repulse.run_folder import read_classes, read_test_accuracy
     from repulse.runs import train_run
 
     own = {name: getattr(settings, name) for name in RunConfig.model_fields}
@@ -49,6 +53,13 @@ def train_command(settings: TrainCommand) -> None:
         apart = settings.progress == "json"
         click.echo(f"natural accuracy: {100 * accuracy:.2f} % of {images:,} test images", err=apart)
         click.echo(f"run: {settings.output}", err=apart)
+        classes = len(read_classes(settings.output).names)
+        # Three standard errors above chance is what luck makes of one run in a thousand.
+        if accuracy <= 1 / classes + 3 * math.sqrt((1 - 1 / classes) / classes / images):
+            notice(
+                f"natural accuracy is near chance, 1 in {classes}: train for longer (--resume --fit.epochs N), try "
+                "--preset softmax or --preset small, and look at the labels"
+            )
 
 
 def _under_training(changes: dict[str, Any]) -> dict[str, Any]:

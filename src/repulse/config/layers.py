@@ -140,6 +140,21 @@ FAST_ROBUST: dict[str, Any] = {
 # The penalty takes pixels of [0, 1]; towards L-inf, its squared L1 norm counts every one of them.
 FAST_PENALTY: dict[str, Any] = {"recipe": {"name": "input-gradient", "norm": "linf", "strength": 0.003}}
 
+# A few hundred photographs: steps enough, every image in many forms, and a radius that waits until there is something
+# to be robust about.
+SMALL: dict[str, Any] = {
+    "data": {"validation": 0.0},
+    "augment": {"crop_padding": 4, "padding_mode": "reflect", "flip": "random", "cutout": 8},
+    "recipe": {"name": "n-fgsm", "delay": 0.3, "warmup": 0.3},
+    "fit": {
+        "batch_size": 50,
+        "least_steps": 1500,
+        "optimiser": {"learning_rate": 0.05},
+        "schedule": {"end": 0.0},
+        "averaging": {"name": "ema", "decay": 0.99},
+    },
+}
+
 # L-inf-distance networks (Zhang et al. 2021, 2022), small enough for a CPU; the sources' are 5120 wide and train for
 # 450 to 1300 epochs. One-hot prototypes this far out make distances of logits: see `certified_radius`.
 CERTIFIED_LINF: dict[str, Any] = {

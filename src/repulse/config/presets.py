@@ -25,6 +25,7 @@ from repulse.config.layers import (
     PGD,
     REPELLING,
     SIMPLEX,
+    SMALL,
     SOFTMAX,
     SPHERE,
     SUMMED,
@@ -47,6 +48,7 @@ _FAST_RECIPES: dict[str, dict[str, Any]] = {
 # Each preset is a list of changes, one over the other, to the defaults.
 _PRESETS: dict[str, list[dict[str, Any]]] = {
     "repulse": [SIMPLEX, {"name": "repulse", "recipe": {"name": "repulse"}}],
+    "small": [SIMPLEX, SMALL, {"name": "small"}],
     "softmax": [SOFTMAX, {"name": "softmax"}],
     "label-smoothing": [SOFTMAX, {"name": "label-smoothing", "loss": {"label_smoothing": 0.1}}],
     "paper": [PAPER, {"name": "paper"}],
@@ -115,6 +117,8 @@ def preset(name: str) -> RunConfig:
 
     - `repulse`: what `repulse train` does by default: simplex prototypes, and single-step adversarial training in the
       L-inf ball of 8/255 (recipe `repulse`).
+
+    - `small`: the same for a few hundred images: longer, with augmentation; plain at first, then a radius that grows.
 
     No defence:
 

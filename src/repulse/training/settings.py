@@ -61,6 +61,9 @@ class FitSettings(Settings):
     """The training loop."""
 
     epochs: int = Field(10, ge=1, description="Passes over the training images.")
+    least_steps: int = Field(
+        0, ge=0, description="Train for more epochs where there are so few images that they take fewer steps than this."
+    )
     batch_size: int = Field(128, ge=1, description="Images per step, over all processes together.")
     optimiser: OptimiserSettings = OptimiserSettings()
     schedule: ScheduleSettings = ScheduleSettings()
