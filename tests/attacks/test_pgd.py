@@ -245,6 +245,7 @@ def test_objectives_on_a_case_worked_by_hand():
     expected = {
         "cross-entropy": -logits.log_softmax(1)[[0, 1], y],
         "margin": torch.tensor([-1.0, 2.0]),
+        "probability-margin": logits.softmax(1)[[0, 1], [1, 1]] - logits.softmax(1)[[0, 1], y],
         "dlr": torch.tensor([-1.0 / 3.0, 2.0 / 3.0]),
     }
     # Those that are named for a scale or a prototype have tests of their own.

@@ -7,9 +7,11 @@ from repulse.attacks.fab import FAB
 from repulse.attacks.fmn import FMN
 from repulse.attacks.hop_skip_jump import HopSkipJump
 from repulse.attacks.minimum_norm import MinimumNorm, Smallest
+from repulse.attacks.near_misses import NearMisses
 from repulse.attacks.objectives import OBJECTIVES, EmbeddingLoss, Objective, through_embedding
 from repulse.attacks.passes import Passes
 from repulse.attacks.pgd import PGD, fgsm
+from repulse.attacks.polish import Polish
 from repulse.attacks.prototype_objectives import nearest_wrong, rescaled_cross_entropy
 from repulse.attacks.random_search import RandomSearch
 from repulse.attacks.square import Square
@@ -32,9 +34,11 @@ __all__ = [
     "HopSkipJump",
     "Member",
     "MinimumNorm",
+    "NearMisses",
     "Norm",
     "Objective",
     "Passes",
+    "Polish",
     "RandomSearch",
     "Smallest",
     "Square",

@@ -14,7 +14,7 @@ from torch import Tensor
 from repulse.attacks.attack import ATTACKS, Attack
 from repulse.attacks.objectives import Objective
 from repulse.attacks.standing import Standing, Value
-from repulse.attacks.targets import TargetedObjective, dlr_targeted, nearest_wrong_classes
+from repulse.attacks.targets import TargetedObjective, classes_by_distance, dlr_targeted, nearest_wrong_classes
 from repulse.attacks.threat import column
 from repulse.common.errors import RepulseError
 
@@ -55,8 +55,10 @@ class TargetedAPGD(Attack):
 
     Args:
         objective: what to climb, given the target; the source's targeted DLR.
-        targets: how many classes to aim at, the likeliest on the clean image first; at most all wrong ones.
+        targets: how many classes to aim at; at most all wrong ones.
         steps: gradient steps per target.
+        nearest: aim at the classes whose boundary is nearest to first order (see `classes_by_distance`), instead of
+            those with the largest logits.
 
     Raises:
         RepulseError: if steps or targets are below 1.
@@ -65,6 +67,7 @@ class TargetedAPGD(Attack):
     objective: TargetedObjective = dlr_targeted
     targets: int = 9
     steps: int = 100
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         _check(self.steps, targets=self.targets)
@@ -73,7 +76,10 @@ class TargetedAPGD(Attack):
         """Climb towards every target; stop at the first success of each image."""
         if len(standing.rows) == 0:
             return
-        targets = nearest_wrong_classes(standing.clean_logits(), standing.labels, self.targets)
+        if self.nearest:
+            targets = classes_by_distance(standing, self.targets)
+        else:
+            targets = nearest_wrong_classes(standing.clean_logits(), standing.labels, self.targets)
         for index, target in enumerate(targets.unbind(1)):
             _climb(standing, standing.towards(target, self.objective), self.steps, "apgd-targeted", index)
 
@@ -88,10 +94,10 @@ def _climb(standing: Standing, value: Value, steps: int, *key: str | int) -> Non
     """One ascent of what still stands, from random points."""
     rows = standing.rows
     if len(rows):
-        _Climb(standing, value, rows, standing.random_point(rows, *key)).run(steps)
+        Climb(standing, value, rows, standing.random_point(rows, *key)).run(steps)
 
 
-class _Climb:
+class Climb:
     """One ascent; holds the state of the rows that still stand."""
 
     def __init__(self, standing: Standing, value: Value, rows: Tensor, start: Tensor) -> None:

@@ -71,6 +71,12 @@ def margin(logits: Float[Tensor, "N n"], y: Int64[Tensor, "N"]) -> Float[Tensor,
     return wrong - own
 
 
+@_on_logits("probability-margin")
+def probability_margin(logits: Float[Tensor, "N n"], y: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
+    """The margin of the softmax's probabilities (Xie et al. 2024, PMA)."""
+    return margin(logits.softmax(1), y)
+
+
 @_on_logits("dlr")
 def dlr(logits: Float[Tensor, "N n"], y: Int64[Tensor, "N"]) -> Float[Tensor, "N"]:
     """Difference of logits ratio: the margin over (largest minus third-largest logit) (Croce & Hein 2020, eq. 7).

@@ -76,6 +76,7 @@ class Square(Attack):
         clean = standing.clean[rows].reshape(len(rows), *_planes(shape))
         start, propose = (_start_linf, _propose_linf) if threat.norm == "linf" else (_start_l2, _propose_l2)
         best, values, drawn = clean, clean.new_full((len(rows),), -torch.inf), clean.new_empty(0)
+        by_gradient = standing.margin.clone()
         for query in range(self.queries):
             if len(rows) == 0:
                 return
@@ -94,14 +95,16 @@ class Square(Attack):
             best = torch.where(column(better, best), tried, best)
             stay = answer.stay
             if query + 1 == self.canary and len(stay):
-                stay = stay[values[stay] > self._highest_by_gradient(standing, rows[stay])]
+                stay = stay[values[stay] > self._highest_by_gradient(standing, rows[stay], by_gradient[rows[stay]])]
             if len(stay) < len(rows):
                 # What fell while the canary was asked has left the rows, too.
                 rows, best, clean, values = rows[stay], best[stay], clean[stay], values[stay]
                 drawn = drawn[stay] if len(drawn) else drawn
 
-    def _highest_by_gradient(self, standing: Standing, rows: Tensor) -> Tensor:
-        """The largest margin that PGD meets from a random point; infinite where it fools."""
+    def _highest_by_gradient(self, standing: Standing, rows: Tensor, known: Tensor) -> Tensor:
+        """The largest margin that attacks met before or, without one, PGD from a random point; inf where it fools."""
+        if bool(known.isfinite().all()):
+            return known
         climb = Climb(standing, standing.value(OBJECTIVES["margin"]), rows)
         start, threat = standing.random_point(rows, "square", "canary"), standing.threat
         ascend(climb, start, standing.clean[rows], threat, CANARY_STEPS, threat.eps / 4, keep=climb.keep)

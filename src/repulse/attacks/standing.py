@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -72,11 +73,31 @@ class Standing:
         self.broken = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
         """Where the model answered an image with logits that are not numbers."""
         self._clean_logits: Tensor | None = None
+        self._asked_clean = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+        self._focus = torch.ones(len(clean), dtype=torch.bool, device=clean.device)
 
     @property
     def rows(self) -> Int64[Tensor, "M"]:
-        """Rows of the batch that still stand."""
-        return (self.distance > self.enough).nonzero().flatten()
+        """Rows of the batch that still stand, and that the attack is asked to look at."""
+        return ((self.distance > self.enough) & self._focus).nonzero().flatten()
+
+    @contextmanager
+    def only(self, which: Bool[Tensor, "N"]) -> Iterator[None]:
+        """Within this context `rows` are only some of those that stand."""
+        before, self._focus = self._focus, self._focus & which
+        try:
+            yield
+        finally:
+            self._focus = before
+
+    def radius(self) -> Float[Tensor, "N"]:
+        """Where each image would fall, in multiples of eps, if its margin went on as it rose so far; inf: it did not.
+
+        The margin of the clean image and the largest one met inside the ball make a line, whose zero this is.
+        """
+        logits = self.clean_logits()
+        before = margin(logits, self.labels).to(self.margin)
+        return torch.where(self.margin > before, before / (before - self.margin), torch.inf)
 
     def still(self, rows: Int64[Tensor, "M"]) -> Int64[Tensor, "K"]:
         """Places of those among some rows that still stand."""
@@ -101,12 +122,17 @@ class Standing:
 
     def clean_logits(self) -> Float[Tensor, "N n"]:
         """Logits of the clean images, asked for once; zero where a row had fallen before."""
-        if self._clean_logits is None:
-            rows = self.rows
+        rows = self.rows
+        if self._clean_logits is not None:
+            rows = rows[~self._asked_clean[rows]]
+        if len(rows):
             with torch.no_grad():
                 logits = self.look(self.clean[rows], rows, self._margin)[1]
-            self._clean_logits = logits.new_zeros(len(self.clean), logits.shape[1])
+            if self._clean_logits is None:
+                self._clean_logits = logits.new_zeros(len(self.clean), logits.shape[1])
             self._clean_logits[rows] = logits
+            self._asked_clean[rows] = True
+        assert self._clean_logits is not None, "somebody stands when this is asked"
         return self._clean_logits
 
     def ask(
