@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import nn
 
-from repulse.attacks import FMN, Threat, ensemble
+from repulse.attacks import FMN, Ensemble, Threat, ensemble
 from repulse.attacks.noise import Noise
 
 
@@ -96,12 +96,13 @@ def cases():
 
 
 def test_all_that_can_be_broken_is_found_and_nothing_else():
-    """By `quick`, all but a knife's edge; by what `adaptive` adds for near misses, all."""
+    """By the gradients of `quick`, all but a knife's edge; by what `adaptive` adds for near misses, all."""
+    quick = Ensemble(ensemble("quick").members[:3])
     deep = {member.name: member.attack for member in ensemble("adaptive").members}["near-misses"]
     broken, missed, missed_by_quick = 0, [], 0
     for model, x, y, eps, truth in cases():
         threat, real = Threat("linf", eps), truth > 1e-5
-        fooled = ensemble("quick")(model, x, y, threat).fooled
+        fooled = quick(model, x, y, threat).fooled
         left = ~fooled
         missed_by_quick += int((real & left).sum())
         fooled[left] = deep(model, x[left], y[left], threat).fooled

@@ -17,6 +17,7 @@ from repulse.attacks.random_search import RandomSearch
 from repulse.attacks.square import Square
 from repulse.attacks.standing import Answer, Standing
 from repulse.attacks.threat import Norm, Threat
+from repulse.attacks.through_masking import ThroughMasking
 from repulse.attacks.transfer import Transfer
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Standing",
     "TargetedAPGD",
     "Threat",
+    "ThroughMasking",
     "Transfer",
     "ensemble",
     "fgsm",

@@ -21,6 +21,7 @@ from repulse.attacks.random_search import RandomSearch
 from repulse.attacks.square import Square
 from repulse.attacks.standing import Standing
 from repulse.attacks.targets import margin_targeted
+from repulse.attacks.through_masking import ThroughMasking
 from repulse.attacks.transfer import Transfer
 from repulse.common.errors import RepulseError
 from repulse.common.registry import Registry, unknown_name
@@ -171,6 +172,7 @@ def adaptive(
     long_walk = Member("fmn-long", "FMN, long", FMN(steps=200))
     deep = Ensemble((long_walk, Member("polish", "Polishing", Polish(starts=10))))
     members.append(Member("near-misses", "Near misses: FMN, polishing", NearMisses(deep, within=1.3)))
+    members.append(Member("through-masking", "Gradients made smooth", ThroughMasking()))
     members.append(Member("random-search", "Random points", RandomSearch()))
     if surrogate is not None:
         members.append(Member("transfer", "Transfer from a surrogate", Transfer(surrogate)))
