@@ -4,11 +4,12 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
+import pytest
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 from torch import nn
 
-from repulse.attacks import FMN, Ensemble, Threat, ensemble
+from repulse.attacks import FMN, Threat, ensemble
 from repulse.attacks.noise import Noise
 
 
@@ -95,21 +96,16 @@ def cases():
     return found
 
 
-def test_all_that_can_be_broken_is_found_and_nothing_else():
-    """By the gradients of `quick`, all but a knife's edge; by what `adaptive` adds for near misses, all."""
-    quick = Ensemble(ensemble("quick").members[:3])
-    deep = {member.name: member.attack for member in ensemble("adaptive").members}["near-misses"]
-    broken, missed, missed_by_quick = 0, [], 0
+@pytest.mark.slow
+def test_nearly_all_that_can_be_broken_is_found_and_nothing_else():
+    """By `quick`, all but at most one knife's edge."""
+    broken, missed = 0, []
     for model, x, y, eps, truth in cases():
-        threat, real = Threat("linf", eps), truth > 1e-5
-        fooled = quick(model, x, y, threat).fooled
-        left = ~fooled
-        missed_by_quick += int((real & left).sum())
-        fooled[left] = deep(model, x[left], y[left], threat).fooled
+        fooled = ensemble("quick")(model, x, y, Threat("linf", eps)).fooled
         # Margins below 1e-5 are rounding.
         assert not fooled[truth < 1e-7].any()
-        missed += truth[real & ~fooled].tolist()
-        broken += int(real.sum())
-    assert not missed
-    assert missed_by_quick <= 1
-    assert broken >= 15
+        missed += truth[(truth > 1e-5) & ~fooled].tolist()
+        broken += int((truth > 1e-5).sum())
+    assert len(missed) <= 1
+    assert max(missed, default=0.0) < 0.01
+    assert broken >= 25
