@@ -57,7 +57,11 @@ def test_training_and_evaluation_give_the_numbers_of_before(tmp_path, name):
     assert now["worst case"] == pytest.approx(before["worst case"], abs=3 / IMAGES)
     # Attacks without a random start repeat to the image or two that rounding decides; random starts are drawn anew.
     for attack, share in before["attacks"].items():
-        assert now["attacks"][attack] == pytest.approx(share, abs=4 / IMAGES), attack
+        if attack.startswith("apgd-"):
+            # What an ensemble's attack leaves counts all before it. PGD was before it then, and comes after it now.
+            assert now["attacks"][attack] >= share - 4 / IMAGES, attack
+        else:
+            assert now["attacks"][attack] == pytest.approx(share, abs=4 / IMAGES), attack
     for eps, point in before["curve"].items():
         for objective, share in point.items():
             assert now["curve"][eps][objective] == pytest.approx(share, abs=4 / IMAGES), (eps, objective)
