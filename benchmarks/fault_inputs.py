@@ -289,6 +289,8 @@ def command_lines(main: Main, run: Path) -> Case:
         line = [name]
         if name in ("evaluate", "certify") and dice.random() < 0.5:
             line += [str(run), "--images", "1"]
+        if name == "evaluate":
+            line += ["--attacks", "paper", "--steps", "1", "--curve", "0.1"]
         if name in ("train", "reproduce") and dice.random() < 0.8:
             line += ["--output", str(place / "out")]
         if name == "reproduce":

@@ -18,7 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fault_harness import End, faults_of, in_child
+from repulse.common.errors import RepulseError
+from repulse.common.files import load_tensors, sha256_of
 
 Main = Callable[[list[str]], int]
 
@@ -151,7 +155,7 @@ def contents(place: Path) -> dict[str, str]:
     found = {}
     for path in sorted(place.rglob("*")):
         named = path.relative_to(place)
-        if path.is_file() and path.suffix in kinds and not path.name.startswith(".") and named.parts[0] != "report":
+        if path.is_file() and path.suffix in kinds and not path.name.startswith(".") and "progress" not in named.parts:
             found[str(named)] = _digest(path)
     return found
 
@@ -165,7 +169,20 @@ def _digest(path: Path) -> str:
         return hashlib.sha256(content.encode()).hexdigest()
     if path.name == "metrics.csv":
         return hashlib.sha256("\n".join(_rows(path)).encode()).hexdigest()
+    if path.suffix == ".safetensors":
+        try:
+            tensors, about = load_tensors(path)
+        except RepulseError:
+            return "torn"
+        parts = [(name, tensors[name]) for name in sorted(tensors) if name.rpartition(".")[2] != "seconds"]
+        return sha256_of(
+            json.dumps(about, sort_keys=True).encode(), *(part for pair in parts for part in _bytes(*pair))
+        )
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _bytes(name: str, tensor: Tensor) -> tuple[bytes, Tensor]:
+    return name.encode(), tensor
 
 
 def _rows(path: Path) -> list[str]:
