@@ -209,3 +209,14 @@ def test_random_weights_are_said_loudly_and_trained_ones_are_not(tmp_path, capsy
     torch.save(nn.Linear(4, 2).state_dict(), tmp_path / "weights.pt")
     load_foreign(f"{path}:fresh", tmp_path / "weights.pt")
     assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_archive_is_one_line(tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save({"weight": torch.zeros(3)}, path)
+    data = bytearray(path.read_bytes())
+    # The mark of an entry in the table of contents.
+    data[data.index(b"PK\x01\x02")] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(RepulseError, match=r"w\.pt is damaged: [^\n]+; fetch it again$"):
+        load_weights(nn.Linear(3, 1), path)

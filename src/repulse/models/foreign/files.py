@@ -42,8 +42,11 @@ def kind_of_file(path: Path) -> FileKind | None:
     if not zipfile.is_zipfile(path):
         # What torch.save wrote before PyTorch 1.6 begins with a pickle.
         return "weights" if start[:1] == b"\x80" else None
-    with zipfile.ZipFile(path) as archive:
-        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, OSError, ValueError) as error:
+        raise RepulseError(f"{path} is damaged: {error}; fetch it again") from error
     if names & {"archive_format", "serialized_exported_program.json"}:
         return "exported"
     if "constants.pkl" in names:
