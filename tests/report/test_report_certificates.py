@@ -20,13 +20,14 @@ from repulse.certification.record import (
 from repulse.common.errors import RepulseError
 from repulse.common.seeding import generator
 from repulse.evaluation.record import DataRecord, ModelRecord
-from repulse.report import certificate_markdown, write_report
+from repulse.report import write_report
 from repulse.report.certificates import certified_curve
 from repulse.report.certified import collect_certificates
 from repulse.report.collect import collect
 from repulse.report.group import grouped
 from repulse.report.page import make_page
-from repulse.report.render.markdown import page_as_markdown
+from repulse.report.printing import certificate_blocks
+from repulse.report.render.markdown import page_as_markdown, to_markdown
 from repulse.report.tables import comparison
 
 RADII = (0.0, 2 / 255, 8 / 255, 0.1)
@@ -195,7 +196,8 @@ def test_certificates_need_no_evaluation(tmp_path):
     assert "Robustness of run, L-inf-distance network" in page
     assert "attacked |" not in markdown
     assert numbers["groups"] == []
-    assert certificate_markdown(record).startswith("| radius | certified |")
+    table, _ = certificate_blocks(record)
+    assert to_markdown(table).startswith("| radius | certified |")
 
 
 def test_the_curve_is_the_share_of_larger_radii(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 from pydantic import Field
 
 from repulse.certification.certify import certify_subject
@@ -12,7 +11,7 @@ from repulse.certification.settings import CertificationSettings
 from repulse.cli.measure import MeasuringCommand, open_subject, shown_progress
 from repulse.cli.options import SettingsCommand
 from repulse.common.environment import is_first_process
-from repulse.report import certificate_markdown
+from repulse.report.printing import print_certificate
 
 
 class CertifyCommand(MeasuringCommand, CertificationSettings):
@@ -44,7 +43,7 @@ def certify_command(settings: CertifyCommand) -> None:
             open_subject(settings, "certify", progress), chosen, settings.output, stop_if_misused=not settings.anyway
         )
     if is_first_process():
-        click.echo(f"{certificate_markdown(certification.record)}\n\nrecord: {certification.folder}")
+        print_certificate(certification.record, certification.folder, settings.format)
     certification.record.check_sound()
 
 

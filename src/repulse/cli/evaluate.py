@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import click
 from pydantic import Field
 
 from repulse.cli.measure import MeasuringCommand, open_subject, shown_progress
@@ -15,7 +14,7 @@ from repulse.common.errors import MissedBarError
 from repulse.common.units import in_percent
 from repulse.evaluation import Record, evaluate_subject
 from repulse.evaluation.settings import EvaluationSettings
-from repulse.report import markdown_table
+from repulse.report.printing import print_evaluation
 
 
 class EvaluateCommand(MeasuringCommand, EvaluationSettings):
@@ -45,10 +44,8 @@ def evaluate_command(settings: EvaluateCommand) -> None:
             open_subject(settings, "evaluate", progress), chosen, settings.output, stop_if_misused=not settings.anyway
         )
     if is_first_process():
-        verdict, place = evaluation.record.verdict, evaluation.folder
-        assert place is not None, "runs and models from outside have a home"
-        said = "" if verdict is None else f"\n\nverdict: {verdict.word}. {verdict.summary}"
-        click.echo(f"{markdown_table([place])}{said}\n\nrecord: {place}")
+        assert evaluation.folder is not None, "runs and models from outside have a home"
+        print_evaluation(evaluation.folder, settings.format)
     _check_bar(settings, evaluation.record)
 
 

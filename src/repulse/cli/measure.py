@@ -39,6 +39,9 @@ class MeasuringCommand(Settings):
     output: Path | None = Field(None, description="Folder for the record.")
     device: str = Field("auto", description="cpu, cuda or auto.")
     progress: Literal["rich", "quiet"] = Field("rich", description="A progress bar, or nothing.")
+    format: Literal["auto", "table", "markdown", "json"] = Field(
+        "auto", description="What to print; auto: a table in a terminal, Markdown in a file or a pipe."
+    )
 
 
 def open_subject(settings: MeasuringCommand, name: str, progress: Progress) -> Subject:
@@ -118,4 +121,4 @@ def _command_line(settings: Settings, head: str) -> str:
     return " ".join([head, *flags])
 
 
-_PRIVATE = {"run", "source", "model", "weights", "data", "output", "progress"}
+_PRIVATE = {"run", "source", "model", "weights", "data", "output", "progress", "format", "fail_under", "fail_on"}

@@ -6,15 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from repulse.certification.record import CertificateRecord
 from repulse.common.files import write_atomically
-from repulse.report.answers import card
-from repulse.report.blocks import Block, Cards, Heading, Text
 from repulse.report.certified import collect_certificates
 from repulse.report.collect import collect
 from repulse.report.group import grouped
 from repulse.report.render.markdown import to_markdown
-from repulse.report.tables import comparison
 from repulse.report.words import plain
 
 
@@ -63,7 +59,7 @@ def write_report(paths: Sequence[str | Path], output: str | Path, title: str | N
 
 
 def markdown_table(paths: Sequence[str | Path]) -> str:
-    """A Markdown table of evaluations, as `repulse evaluate` prints it and a README shows it.
+    """A Markdown table of evaluations, as `repulse evaluate` prints it into a file and a README shows it.
 
     One evaluation: a row for each attack. Several: a row for each model, a table for each data set, norm and eps.
 
@@ -73,25 +69,9 @@ def markdown_table(paths: Sequence[str | Path]) -> str:
     Raises:
         RepulseError: if no path holds an evaluation, or a file is damaged.
     """
-    return "\n\n".join(to_markdown(block) for block in summary([Path(path) for path in paths]))
+    from repulse.report.printing import evaluation_blocks
 
-
-def certificate_markdown(record: CertificateRecord) -> str:
-    """The table of one certificate and what it says, as `repulse certify` prints it."""
-    from repulse.report.certificates import finding, table
-
-    return f"{to_markdown(table(record))}\n\n{to_markdown(Text(finding(record)))}"
-
-
-def summary(paths: Sequence[Path]) -> list[Block]:
-    """What `markdown_table` shows, as blocks."""
-    from repulse.report.sections.attacks import attacks
-
-    groups = grouped(collect(paths))
-    if len(groups) == 1 and len(groups[0].entries) == 1:
-        entry = groups[0].entries[0]
-        return [Heading(f"{entry.label}: {groups[0].title}"), attacks(entry), Cards((card(entry),))]
-    return [block for group in groups for block in (Heading(group.title), comparison(group.entries))]
+    return "\n\n".join(to_markdown(block) for block in evaluation_blocks([Path(path) for path in paths], brief=False))
 
 
 def _title(labels: Sequence[str]) -> str:

@@ -14,11 +14,13 @@ from torch import Tensor
 from repulse.training import EpochMetrics
 from repulse.training.state import TrainingState
 
-Output = Literal["rich", "json", "quiet"]
+Output = Literal["rich", "bar", "json", "quiet"]
 
 
 class TrainingDisplay:
-    """Shows training as a progress bar (`rich`), as one JSON object a line and epoch (`json`), or not at all (`quiet`).
+    """Shows training as a progress bar and a line per epoch (`rich`), or as the bar alone (`bar`).
+
+    Otherwise as one JSON object a line and epoch (`json`), or not at all (`quiet`).
 
     Use it as a context, so that the terminal is left in order whatever happens.
     """
@@ -32,7 +34,7 @@ class TrainingDisplay:
         self._task = TaskID(0)
 
     def __enter__(self) -> TrainingDisplay:
-        if self.output == "rich" and self.console.is_terminal:
+        if self.output in ("rich", "bar") and self.console.is_terminal:
             self._progress = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(bar_width=None),
