@@ -1,8 +1,8 @@
-"""Copy the figures of `results/` into the README, and its picture into the docs.
+"""Copy the figures of `results/` into the README and the docs, and draw their picture.
 
     python benchmarks/readme.py
 
-What stands between the markers in README.md is replaced; nothing else is touched. A test holds the two equal.
+What stands between the markers in README.md and docs/tables.md is replaced; nothing else is touched. A test holds the two equal.
 """
 
 from __future__ import annotations
@@ -13,32 +13,50 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from repulse.common.units import in_255ths
+from repulse.report.answers import WORDS, answer, card
+from repulse.report.blocks import Cards
+from repulse.report.collect import collect
+from repulse.report.group import Entry, Group, grouped
+from repulse.report.render.terminal import show
 from repulse.reproduce.figures import spread
 
 ROOT = Path(__file__).parent.parent
-SETS = ("fashion-mnist", "cifar10-jpeg75")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "tables.md")
 
-COLUMNS = {
-    "test": "natural, all test images",
-    "natural": "natural, those attacked",
-    "pgd-100-training-loss": "PGD-100, training loss",
-    "pgd-100-cross-entropy": "PGD-100, cross-entropy",
-    "pgd-100-margin": "PGD-100, margin",
-    "worst-case": "**number to quote**",
-}
+# Shown if their folders are there.
+SETS = ("fashion-mnist", "cifar10", "cifar100")
 
 METHODS = ("softmax", "paper", "simplex-cosine", "simplex", "fgsm-rs")
+
+PROTOCOL = "pgd-100-training-loss"
 
 # What the paper promised, what is to be beaten, and what `repulse train` does by default.
 IDEAS_SHOWN = ("paper", "FGSM-RS, softmax", "FGSM-RS, simplex", "N-FGSM, simplex", "N-FGSM, simplex, batches of 32")
 
-REPRODUCED = ("fashion", "paper-cifar10")
+
+def groups(name: str) -> list[Group]:
+    """The evaluations of one data set's comparison, a group for each eps, the smallest first."""
+    folder = ROOT / "results" / name
+    found = grouped(collect([folder])) if any(folder.glob("*/evaluations/*/record.json")) else []
+    return sorted(found, key=lambda group: group.entries[0].record.eps)
 
 
-def records(name: str) -> list[dict[str, Any]]:
-    """The records of one data set's comparison, in the order of its report."""
-    found = sorted((ROOT / "results" / name).glob("*/evaluations/*/record.json"))
-    return [{**_read(path), "test": _read(path.parents[2] / "test.json")} for path in found]
+def ordered(group: Group) -> list[Entry]:
+    """The models of a group in the order of the table."""
+    known = [entry for name in METHODS for entry in group.entries if entry.label == name]
+    return known + [entry for entry in group.entries if entry not in known]
+
+
+def tested(entry: Entry) -> float:
+    """Natural accuracy on all test images, in [0, 1]."""
+    assert entry.measured.run is not None, "results hold runs"
+    return float(_read(entry.measured.run / "test.json")["natural_accuracy"])
+
+
+def protocol(entry: Entry) -> float:
+    """What the paper's protocol leaves, in [0, 1]."""
+    return entry.record.attack(PROTOCOL).robust_accuracy
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -46,70 +64,88 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def figure(record: dict[str, Any], key: str) -> float:
-    """One accuracy of a record, in [0, 1]."""
-    if key == "test":
-        return float(record["test"]["natural_accuracy"])
-    if key == "natural":
-        return float(record["natural_accuracy"])
-    if key == "worst-case":
-        return float(record["worst_case_accuracy"])
-    return next(float(attack["robust_accuracy"]) for attack in record["attacks"] if attack["name"] == key)
-
-
 def tables() -> str:
-    """The comparison tables, one for each data set and radius."""
+    """A table for each data set: natural accuracy, and at each eps the paper's protocol beside the number to quote."""
     parts = []
     for name in SETS:
-        found = records(name)
-        for eps in sorted({record["eps"] for record in found}):
-            rows = [record for record in found if record["eps"] == eps]
-            lines = [
-                f"**{rows[0]['data']['name']}, L-inf {radius(eps)}, {rows[0]['data']['count']} test images attacked**",
-                "",
-                "| model | " + " | ".join(COLUMNS.values()) + " | verdict on the paper-style number |",
-                "|---|" + "--:|" * len(COLUMNS) + "---|",
-            ]
-            for row in sorted(rows, key=lambda row: METHODS.index(row["model"]["name"])):
-                cells = [f"{100 * figure(row, key):.1f} %" for key in COLUMNS]
-                cells[-1] = f"**{cells[-1]}**"
-                cells.append(row["verdict"]["word"])
-                lines.append(f"| {row['model']['name']} | " + " | ".join(cells) + " |")
-            parts.append("\n".join(lines))
+        found = groups(name)
+        if not found:
+            continue
+        data = found[0].entries[0].record.data
+        radii = [in_255ths(group.entries[0].record.eps) for group in found]
+        heads = [
+            head for eps in radii for head in (f"its own attack, {eps}", f"**number to quote**, {eps}", "how sure")
+        ]
+        lines = [
+            f"| {data.name}, L-inf, {data.count} images attacked | natural | {' | '.join(heads)} |",
+            "|---|--:|" + "--:|--:|---|" * len(radii),
+        ]
+        for entry in ordered(found[0]):
+            cells = [f"{100 * tested(entry):.1f} %"]
+            for group in found:
+                same = next((each for each in group.entries if each.label == entry.label), None)
+                if same is None:
+                    cells += ["–", "–", "–"]
+                    continue
+                found_ = answer(same)
+                quoted = (
+                    f"≤ {100 * found_.robust:.1f} %" if found_.sure == "upper-bound" else f"{100 * found_.robust:.1f} %"
+                )
+                sure = "–" if found_.sure is None else WORDS[found_.sure]
+                cells += [f"{100 * protocol(same):.1f} %", f"**{quoted}**", sure]
+            lines.append(f"| {entry.label} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def answers() -> str:
+    """What `repulse evaluate` prints last of the paper's method, in a terminal of 80 columns."""
+    import io
+
+    from rich.console import Console
+
+    entry = next(entry for entry in groups("fashion-mnist")[0].entries if entry.label == "paper")
+    file = io.StringIO()
+    show(Console(width=80, file=file, color_system=None), [Cards((card(entry),))])
+    return f"```text\n{file.getvalue().strip()}\n```"
 
 
 def reading() -> str:
     """What the tables say, in plain words."""
     masked, separated, trained = [], [], []
     for name in SETS:
-        found = records(name)
-        for eps in sorted({record["eps"] for record in found}):
-            where = f"{found[0]['data']['name']} at {radius(eps)}"
-            row = {record["model"]["name"]: record for record in found if record["eps"] == eps}
-            worst = {model: 100 * figure(record, "worst-case") for model, record in row.items()}
-            protocol = 100 * figure(row["paper"], "pgd-100-training-loss")
-            masked.append(f"{protocol:.1f} % and {worst['paper']:.1f} % on {where}")
+        for group in groups(name):
+            record = group.entries[0].record
+            where = f"{record.data.name} at {in_255ths(record.eps)}"
+            worst = {entry.label: 100 * entry.robust for entry in group.entries}
+            paper = next((entry for entry in group.entries if entry.label == "paper"), None)
+            if paper is not None:
+                masked.append(f"{100 * protocol(paper):.1f} % and {worst['paper']:.1f} % on {where}")
             if "fgsm-rs" in worst:
                 trained.append(f"{worst['fgsm-rs']:.1f} % on {where}")
-            separated.append(f"{worst['simplex-cosine']:.1f} % and {worst['softmax']:.1f} % on {where}")
+            if {"simplex-cosine", "softmax"} <= set(worst):
+                separated.append(f"{worst['simplex-cosine']:.1f} % and {worst['softmax']:.1f} % on {where}")
+    real = (
+        f"FGSM-RS, trained on adversarial examples, shows what real robustness looks like: {'; '.join(trained)}, at the "
+        "natural accuracy that it costs. "
+    )
     return (
-        "How to read it. Robust accuracy of the paper's method under its own protocol, and in the worst case: "
-        f"{'; '.join(masked)}. The gradient of an L-inf distance passes through one coordinate only, so an attack on "
-        "the training loss sees little of the model; attacks on the logits see more. Worst case of simplex prototypes "
-        f"with the cosine loss, and of softmax: {'; '.join(separated)}. FGSM-RS, trained on adversarial examples, "
-        f"shows what real robustness looks like: {'; '.join(trained)}, at the natural accuracy that it costs. One seed "
-        "each. "
-        "The number to quote counts an image as robust only if PGD, the minimum-norm attack FMN and all attacks of "
-        "AutoAttack failed on it; it is an upper bound all the same."
+        "How to read it. *Its own attack* is the paper's protocol: PGD with 100 steps on the loss that the model was "
+        "trained with. The *number to quote* counts an image as robust only if PGD, the minimum-norm attack FMN and all "
+        "attacks of AutoAttack failed on it, at that radius or inside it. For the paper's method they are "
+        f"{'; '.join(masked)}: the gradient of an L-inf distance passes through one coordinate only, so its own attack "
+        "sees little of the model. Simplex prototypes with the cosine loss, and softmax, keep "
+        f"{'; '.join(separated)}. {real if trained else ''}One seed each."
     )
 
 
 def reproduced() -> str:
     """The comparison beside its rivals: a row per method, a block of columns per data set."""
-    found = {name: _read(ROOT / "results" / "reproduce" / name / "cpu" / "figures.json") for name in REPRODUCED}
+    paths = sorted((ROOT / "results" / "reproduce").glob("*/cpu/figures.json"))
+    found = {path.parent.parent.name: figures for path in paths if "JPEG" not in (figures := _read(path))["data"]}
     about = "; ".join(
-        f"{each['data']}, L-inf {radius(each['eps'])}, {each['images']} test images attacked" for each in found.values()
+        f"{each['data']}, L-inf {in_255ths(each['eps'])}, {each['images']} test images attacked"
+        for each in found.values()
     )
     columns = [f"{what}, {each['data']}" for each in found.values() for what in ("natural", "PGD-100", "**to quote**")]
     lines = [f"{about}.", "", "| method | kind | " + " | ".join(columns) + " |", "|---|---|" + "--:|" * len(columns)]
@@ -130,13 +166,13 @@ def _spread(values: list[float]) -> str:
 
 def certified() -> str:
     """The tables of certified accuracy, as their benchmark wrote them."""
-    parts = sorted((ROOT / "results" / "certified").glob("*.md"))
+    parts = sorted(p for p in (ROOT / "results" / "certified").glob("*.md") if "jpeg" not in p.name)
     return "\n\n".join(part.read_text(encoding="utf-8").strip() for part in parts)
 
 
 def ideas() -> str:
     """What was tried at equal cost, all data sets in one table: the paper, the baseline, and the default recipe."""
-    found = [_read(path) for path in sorted((ROOT / "results" / "ideas").glob("*.json"))]
+    found = [_read(path) for path in sorted((ROOT / "results" / "ideas").glob("*.json")) if "jpeg" not in path.name]
     columns = ["natural", f"PGD-20 on the margin, {found[0]['more_images']:,} images", "**worst case**"]
     heads = [f"{column}, {content['data']}" for content in found for column in columns]
     lines = ["| training | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(heads)]
@@ -147,15 +183,10 @@ def ideas() -> str:
     return "\n".join(lines)
 
 
-def radius(eps: float) -> str:
-    """A radius as people write it."""
-    levels = eps * 255
-    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{eps:g}"
-
-
 def filled(text: str) -> str:
-    """The README with its tables and their reading made anew."""
+    """A page with its tables and their reading made anew."""
     made = {
+        "answers": answers(),
         "results": tables(),
         "reading": textwrap.fill(reading(), 120),
         "reproduced": reproduced(),
@@ -222,7 +253,7 @@ def attack_table(found: dict[str, Any]) -> list[str]:
     """Our attacks beside other tools', as rows of Markdown."""
     lines = [
         f"Attacks on images that each model classifies right, small CNN on CIFAR-10 (JPEG 75), L-inf "
-        f"{radius(found['eps'])}, {found['environment']['threads']} threads; passes are per image:",
+        f"{in_255ths(found['eps'])}, {found['environment']['threads']} threads; passes are per image:",
         "",
         "| model | tool | images | robust, of these | seconds | images/s | forward | backward |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
@@ -281,21 +312,17 @@ def picture() -> str:
     with rc_context(style):
         drawing = Figure(figsize=(8, 3.6), layout="constrained")
         axes = drawing.subplots()
-        colours = {
-            "softmax": "#D55E00",
-            "paper": "#0072B2",
-            "simplex-cosine": "#CC79A7",
-            "simplex": "#009E73",
-            "fgsm-rs": "#56606b",
-        }
-        shown = [record for record in records("fashion-mnist") if record["eps"] > 0.05]
-        for record in shown:
-            x = [255 * point["eps"] for point in record["curve"]]
-            for key, line in (("training loss", "--"), ("worst case", "-")):
-                y = [100 * point["robust_accuracy"][key] for point in record["curve"]]
-                name = record["model"]["name"]
-                label = f"{name}, {'the paper’s attack' if key == 'training loss' else 'worst case'}"
-                axes.plot(x, y, line, color=colours[name], marker="o", markersize=3, label=label)
+        colours = ["#D55E00", "#0072B2", "#CC79A7", "#009E73", "#56606b"]
+        *_, widest = groups("fashion-mnist")
+        for entry, colour in zip(ordered(widest), colours, strict=False):
+            # Solid: everything ever found for this model at or inside the radius, as in the table.
+            grid = [eps for eps in entry.pool.grid() if eps <= 32 / 255 + 1e-9]
+            shares = [100 * share for share in entry.pool.curve(grid)]
+            axes.plot([255 * eps for eps in grid], shares, color=colour, label=f"{entry.label}, worst case")
+            points = [point for point in entry.record.curve if "training loss" in point.robust_accuracy]
+            own = [100 * point.robust_accuracy["training loss"] for point in points]
+            look = {"linestyle": "--", "marker": "o", "markersize": 3, "color": colour}
+            axes.plot([255 * point.eps for point in points], own, label=f"{entry.label}, its own attack", **look)
         axes.set_xlabel("eps, in 255ths of the pixel range (L-inf)")
         axes.set_ylabel("robust accuracy, %")
         axes.set_ylim(-2, 100)
@@ -307,15 +334,15 @@ def picture() -> str:
 
 
 def main() -> None:
-    """Write README.md, results/benchmarks/table.md and docs/images/curves.svg."""
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write README.md, docs/tables.md, results/benchmarks/table.md and docs/images/curves.svg."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
     table = ROOT / "results" / "benchmarks" / "table.md"
     table.write_text(benchmark_tables(), encoding="utf-8")
     image = ROOT / "docs" / "images" / "curves.svg"
     image.parent.mkdir(parents=True, exist_ok=True)
     image.write_text(picture(), encoding="utf-8")
-    print(f"written: {readme.name}, {table.relative_to(ROOT)}, {image.relative_to(ROOT)}")
+    print(f"written: {len(PAGES)} pages, {table.relative_to(ROOT)}, {image.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -15,11 +17,21 @@ def script(name):
     return module
 
 
-def test_the_readmes_figures_are_those_of_the_committed_results():
+@pytest.mark.parametrize("page", ["README.md", "docs/tables.md"])
+def test_the_figures_of_a_page_are_those_of_the_committed_results(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert script("readme").filled(text) == text
+
+
+def test_the_readme_shows_each_number_to_quote_and_no_recompressed_images():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.count("**number to quote**") >= 2
+    assert "JPEG" not in text
+
+
+def test_the_readmes_picture_says_what_its_table_says():
     readme = script("readme")
-    assert readme.filled(text) == text
-    assert text.count("**number to quote**") == 3
+    assert (ROOT / "docs" / "images" / "curves.svg").read_text(encoding="utf-8") == readme.picture()
 
 
 def test_the_benchmarks_table_is_that_of_the_committed_records():
