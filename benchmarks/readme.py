@@ -2,7 +2,8 @@
 
     python benchmarks/readme.py
 
-What stands between the markers in README.md and docs/tables.md is replaced; nothing else is touched. A test holds the two equal.
+What stands between the markers in README.md and docs/tables.md is replaced; nothing else is touched. A test holds them
+equal.
 """
 
 from __future__ import annotations
@@ -126,13 +127,13 @@ def reading() -> str:
             if {"simplex-cosine", "softmax"} <= set(worst):
                 separated.append(f"{worst['simplex-cosine']:.1f} % and {worst['softmax']:.1f} % on {where}")
     real = (
-        f"FGSM-RS, trained on adversarial examples, shows what real robustness looks like: {'; '.join(trained)}, at the "
-        "natural accuracy that it costs. "
+        f"FGSM-RS, trained on adversarial examples, shows what real robustness looks like: {'; '.join(trained)}, at "
+        "the natural accuracy that it costs. "
     )
     return (
         "How to read it. *Its own attack* is the paper's protocol: PGD with 100 steps on the loss that the model was "
-        "trained with. The *number to quote* counts an image as robust only if PGD, the minimum-norm attack FMN and all "
-        "attacks of AutoAttack failed on it, at that radius or inside it. For the paper's method they are "
+        "trained with. The *number to quote* counts an image as robust only if PGD, the minimum-norm attack FMN and "
+        "all attacks of AutoAttack failed on it, at that radius or inside it. For the paper's method they are "
         f"{'; '.join(masked)}: the gradient of an L-inf distance passes through one coordinate only, so its own attack "
         "sees little of the model. Simplex prototypes with the cosine loss, and softmax, keep "
         f"{'; '.join(separated)}. {real if trained else ''}One seed each."
@@ -321,7 +322,7 @@ def picture() -> str:
             axes.plot([255 * eps for eps in grid], shares, color=colour, label=f"{entry.label}, worst case")
             points = [point for point in entry.record.curve if "training loss" in point.robust_accuracy]
             own = [100 * point.robust_accuracy["training loss"] for point in points]
-            look = {"linestyle": "--", "marker": "o", "markersize": 3, "color": colour}
+            look: Any = {"linestyle": "--", "marker": "o", "markersize": 3, "color": colour}
             axes.plot([255 * point.eps for point in points], own, label=f"{entry.label}, its own attack", **look)
         axes.set_xlabel("eps, in 255ths of the pixel range (L-inf)")
         axes.set_ylabel("robust accuracy, %")

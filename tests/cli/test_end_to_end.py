@@ -82,10 +82,10 @@ def test_the_demo_ends_with_a_table_and_the_report(tmp_path, capsys):
     assert f"report: {tmp_path / 'demo' / 'report.html'}" in lines
     assert "repulse evaluate --model" in lines[-2]
     rows = {row[1]: row for row in ([cell.strip() for cell in line.split("|")] for line in lines if line[:1] == "|")}
-    assert {"undefended", "paper", "adversarial", "proved"} <= set(rows)
+    assert {"undefended", "paper", "adversarial", "proved, L-inf-distance network"} <= set(rows)
     # The story holds: the paper's method is overstated, and the proof proves something.
-    assert rows["paper"][2] == "**claim overstated**"
-    assert float(rows["proved"][-2].split()[0]) > 5
+    assert rows["paper"][5] == "**claim overstated**"
+    assert float(rows["proved, L-inf-distance network"][5].split()[0]) > 5
     assert (tmp_path / "demo" / "report.html").is_file()
 
 

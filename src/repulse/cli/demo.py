@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 from rich.console import Console
 
+from repulse.certification.settings import CertificationSettings
 from repulse.cli.options import SettingsCommand
 from repulse.common.progress import progress_bar
 from repulse.common.settings import Settings, merge
@@ -16,8 +17,10 @@ from repulse.config.presets import preset
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.opening import certify_run, evaluate_run
 from repulse.report import write_report
-from repulse.report.blocks import Block, Listing, Text
-from repulse.report.printing import Format, evaluation_blocks, print_blocks
+from repulse.report.blocks import Block, Heading, Listing, Text
+from repulse.report.certificates import overview
+from repulse.report.certified import collect_certificates
+from repulse.report.printing import evaluation_blocks, print_blocks
 from repulse.runs import train_run
 from repulse.training.display import Output
 
@@ -36,7 +39,7 @@ class Model:
         what: it shows, in a few words.
         epochs: of training.
         changes: of the preset.
-        proved: whether it is certified as well.
+        proved: whether it is certified, rather than attacked.
     """
 
     name: str
@@ -50,8 +53,8 @@ class Model:
 MODELS = (
     Model("undefended", "softmax", "an ordinary classifier"),
     Model("paper", "paper", "the paper's method: its own attack, and those that do not give up"),
-    Model("adversarial", "pgd-at", "trained on adversarial examples", 12, {"recipe": {"eps": EPS, "steps": 5}}),
-    Model("proved", "certified-linf", "a network that proves its robustness", 20, proved=True),
+    Model("adversarial", "pgd-at", "trained on adversarial examples", 8, {"recipe": {"eps": EPS, "steps": 5}}),
+    Model("proved", "certified-linf", "a network that proves its robustness", 8, proved=True),
 )
 
 
@@ -77,7 +80,7 @@ class DemoCommand(Settings):
 def demo_command(settings: DemoCommand) -> None:
     """Run the demo, and print its table, the path of its report, and what to do next."""
     page = run_demo(settings.output, images=settings.images, progress=settings.progress)
-    print_blocks(story(settings.output, page, settings.format), settings.format)
+    print_blocks(story(settings.output, page), settings.format)
 
 
 def run_demo(output: Path, *, images: int, progress: Output) -> Path:
@@ -102,18 +105,23 @@ def run_demo(output: Path, *, images: int, progress: Output) -> Path:
         train_run(config, folder, resume=True, output="bar" if progress == "rich" else progress)
         asked = EvaluationSettings(eps=EPS, attacks="quick", curve=tuple(EPS * part for part in (0, 0.25, 0.5, 1, 1.5)))
         with progress_bar(progress == "rich", console) as tell:
-            evaluate_run(folder, asked, images=images, command="repulse demo", progress=tell)
             if model.proved:
-                certify_run(folder, images=images, command="repulse demo", progress=tell)
+                radii = CertificationSettings(radii=(0.0, EPS / 4, EPS / 2, EPS))
+                certify_run(folder, radii, images=images, command="repulse demo", progress=tell)
+            else:
+                evaluate_run(folder, asked, images=images, command="repulse demo", progress=tell)
     title = "Demo: what holds on handwritten digits"
     return write_report([output / model.name for model in MODELS], output / "report.html", title=title).html
 
 
-def story(output: Path, page: Path, form: Format = "auto") -> list[Block | str]:
+def story(output: Path, page: Path) -> list[Block | str]:
     """The table of all models, and what to do next."""
-    table = evaluation_blocks([output / model.name for model in MODELS], brief=form != "markdown")
+    table = evaluation_blocks([output / model.name for model in MODELS], brief=True)
+    proofs = overview(collect_certificates([output]))
     return [
         *table,
+        Heading("proved, for any attack"),
+        *proofs,
         Text(
             "The paper's own attack climbs the loss that the model was trained with, and finds little; attacks that "
             "look elsewhere find almost everything (so it was for all of five seeds that were tried). Training on "
