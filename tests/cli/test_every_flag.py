@@ -39,21 +39,17 @@ def legal(annotation, default):
     return {int: ["10"], float: ["0.5"], str: ["x"], Path: ["x"]}[annotation]
 
 
-def flags():
-    for name in COMMANDS:
-        command = cli.get_command(None, name)
-        for flag in flatten(command.settings):
-            if flag.dotted != command.positional:
-                yield name, flag
+def positional(command, flag):
+    return flag.dotted in command.positional
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_takes_a_legal_value_of_its_type(name):
     command, kept = recorder(cli.get_command(None, name))
     required = [flag for flag in flatten(command.settings) if flag.default is PydanticUndefined]
-    always = [word for flag in required for word in (f"--{flag.dotted}", "x")]
+    always = [word for flag in required for word in (["x"] if positional(command, flag) else [f"--{flag.dotted}", "x"])]
     for flag in flatten(command.settings):
-        if flag.dotted == command.positional:
+        if positional(command, flag):
             continue
         words = f"--{flag.dotted.replace('_', '-')}"
         texts = [None] if flag.annotation is bool else LEGAL.get(flag.dotted, legal(flag.annotation, flag.default))
@@ -67,7 +63,10 @@ def test_every_flag_takes_a_legal_value_of_its_type(name):
 def given(command, flag, words, text):
     """The flag with what must stand beside it: a setting of one kind needs the name of that kind."""
     head, _, key = flag.dotted.rpartition(".")
-    choices = choices_of(command.settings.model_fields.get(head))
+    settings, *inner = [command.settings, *head.split(".")]
+    for name in inner[:-1]:
+        settings = group_of(settings.model_fields[name])
+    choices = choices_of(settings.model_fields.get(inner[-1]))
     value = [words] if text is None else [words, text]
     if choices is None:
         yield value
