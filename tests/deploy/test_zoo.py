@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from repulse import load_run
-from repulse.attacks import OBJECTIVES, PGD, Threat
+from repulse.attacks import Threat, ensemble
 from repulse.cli import main
 from repulse.common.errors import RepulseError
 from repulse.data import load_data
@@ -59,7 +59,7 @@ def test_a_checkpoint_is_evaluated_like_a_run(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("digits")])
 def test_the_row_of_the_table_is_measured_again(name):
-    """Natural accuracy to the image; and no attack of moderate strength leaves fewer images than the record says."""
+    """Natural accuracy to the image, and robust accuracy to what a hundred images can say."""
     folder = zoo_folder(name)
     model, config, _ = load_run(folder)
     test = load_splits(config).test
@@ -85,7 +85,8 @@ def again(name, model, x, y):
     (record, *_) = evaluations(zoo_folder(name))
     threat = Threat(record.norm, record.eps)
     some = torch.arange(len(x))[:100]
-    fooled = PGD(OBJECTIVES["margin"], steps=20)(model.requires_grad_(False), x[some], y[some], threat).fooled
+    # All of the quick attacks: PGD alone is led astray by the paper's loss, and leaves twice as many.
+    fooled = ensemble("quick")(model.requires_grad_(False), x[some], y[some], threat).fooled
     standing = float((right[some] & ~fooled).double().mean())
-    # PGD alone leaves a little more than the whole evaluation did: never much less, on a hundred of the images.
-    assert record.worst_case_accuracy - 0.15 <= standing <= record.worst_case_accuracy + 0.15
+    # A hundred of the images, against all of them: three standard deviations.
+    assert standing == pytest.approx(record.worst_case_accuracy, abs=0.15)
