@@ -134,6 +134,7 @@ def open_foreign(
     source: str,
     *,
     weights: Path | None = None,
+    weights_key: str | None = None,
     data: Mapping[str, Any] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -149,6 +150,7 @@ def open_foreign(
         spec: the model, see `repulse.models.foreign.load.load_foreign`.
         source: the images, as `repulse.data.load_data` reads them.
         weights: file of weights; None: the model has its own.
+        weights_key: which set of weights to take where the file holds several.
         data: further arguments of `load_data`.
         mean: per-channel mean that the model wants subtracted from pixels in [0, 1]; None: it takes pixels.
         std: per-channel standard deviation that it wants them divided by; None: 1.
@@ -163,7 +165,15 @@ def open_foreign(
     """
     test = load_test(source, divide=False, **(data or {}))
     some = _some(test, images, seed)
-    model = load_foreign(spec, weights, classes=len(test.class_names), mean=mean, std=std, device=_device(device))
+    model = load_foreign(
+        spec,
+        weights,
+        weights_key=weights_key,
+        classes=len(test.class_names),
+        mean=mean,
+        std=std,
+        device=_device(device),
+    )
     about = About(
         model=Path(weights).stem if weights is not None else spec.rsplit(":", 1)[-1].rsplit("/", 1)[-1],
         description=f"{spec}, weights {weights.name if weights is not None else 'of its own'}",

@@ -13,7 +13,6 @@ from torch.optim.swa_utils import AveragedModel
 
 import repulse.common.notice as notices
 from repulse.common.errors import RepulseError
-from repulse.models.foreign import load_foreign
 from repulse.models.foreign.weights import load_weights
 
 
@@ -191,24 +190,6 @@ def test_the_command_that_is_named_converts_the_file(tmp_path):
     fresh = small()
     load_weights(fresh, path.with_suffix(".safetensors"))
     assert same(fresh, TRAINED)
-
-
-def test_random_weights_are_said_loudly_and_trained_ones_are_not(tmp_path, capsys):
-    path = tmp_path / "net.py"
-    path.write_text(
-        "import torch\nfrom torch import nn\n"
-        "def fresh():\n    return nn.Linear(4, 2)\n"
-        "def trained():\n    model = nn.Linear(4, 2)\n    nn.init.ones_(model.weight)\n"
-        "    nn.init.ones_(model.bias)\n    return model\n",
-        encoding="utf-8",
-    )
-    load_foreign(f"{path}:trained")
-    assert capsys.readouterr().err == ""
-    load_foreign(f"{path}:fresh")
-    assert f"NO --weights: the weights of {path}:fresh are RANDOM" in capsys.readouterr().err
-    torch.save(nn.Linear(4, 2).state_dict(), tmp_path / "weights.pt")
-    load_foreign(f"{path}:fresh", tmp_path / "weights.pt")
-    assert capsys.readouterr().err == ""
 
 
 def test_a_damaged_archive_is_one_line(tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -21,6 +22,9 @@ from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
 from repulse.common.notice import notice
 from repulse.common.registry import Registry
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +166,17 @@ def attackable(model: nn.Module) -> Iterator[None]:
             hook.remove()
         for parameter, asks in wanted.items():
             parameter.requires_grad_(asks)
+
+
+def ordinary_autograd(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function so that gradients exist in it, whatever mode PyTorch is in where it is called."""
+
+    @functools.wraps(function)
+    def within(*arguments: P.args, **keywords: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*arguments, **keywords)
+
+    return within
 
 
 def _own_copy(images: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from repulse.attacks import Norm, Threat
-from repulse.attacks.attack import attackable, check_inputs
+from repulse.attacks.attack import attackable, check_inputs, ordinary_autograd
 from repulse.certification.methods import Method, find_method
 from repulse.certification.record import (
     CertificateRecord,
@@ -32,6 +32,7 @@ from repulse.common.run_files import CERTIFICATES
 from repulse.evaluation.checks import check_use
 from repulse.evaluation.misuse import refuse_misuse, report_misuse
 from repulse.evaluation.record import CheckRecord
+from repulse.models.foreign.adapt import adapt_model
 from repulse.subject import About, Progress, Subject
 from repulse.subject.arrays import Arrays, as_images, as_labels
 from repulse.subject.subject import silent
@@ -110,6 +111,7 @@ def certify(
     return certify_subject(subject, settings, folder)
 
 
+@ordinary_autograd
 def certify_subject(
     subject: Subject,
     settings: CertificationSettings | None = None,
@@ -140,10 +142,13 @@ def certify_subject(
     check_inputs(subject.images, subject.labels, Threat("l2", 0.0))
     used: tuple[CheckRecord, ...] = ()
     if subject.foreign and stop_if_misused:
-        classes = len(subject.about.class_names) or None
-        used = check_use(subject.model, subject.images, subject.labels, device=subject.device, classes=classes)
+        names, model = subject.about.class_names, adapt_model(subject.model)
+        used = check_use(model, subject.images, subject.labels, device=subject.device, class_names=names)
         refuse_misuse(used, "proved")
     method, settings = _find_method(subject, settings)
+    if settings.method == "smoothing":
+        # The other methods look inside the model.
+        subject = replace(subject, model=adapt_model(subject.model))
     subject = subject.at_work(
         settings,
         seed=settings.seed,

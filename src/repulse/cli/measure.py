@@ -26,6 +26,7 @@ class MeasuringCommand(Settings):
     source: str | None = Field(None, description="Where the data lies now; none: where the run found it.")
     model: str | None = Field(None, description="From outside: module:factory, file.py:factory, timm/NAME, a file.")
     weights: Path | None = Field(None, description="Its weights: .safetensors, or a .pt state dict.")
+    weights_key: str | None = Field(None, description="Which set of weights of the file, such as model_ema.")
     data: str | None = Field(None, description="Its images: 'digits', a folder of parquet files or images, a Hub id.")
     split: str | None = Field(None, description="Split to measure on; none: found by itself.")
     image_column: str | None = Field(None, description="Column of the images; none: found by itself.")
@@ -72,6 +73,7 @@ def open_subject(settings: MeasuringCommand, name: str, progress: Progress) -> S
         settings.model,
         settings.data,
         weights=settings.weights,
+        weights_key=settings.weights_key,
         data={"test_split": settings.split} | {each: getattr(settings, each) for each in columns},
         mean=settings.mean,
         std=settings.std,
@@ -89,6 +91,7 @@ def shown_progress(settings: MeasuringCommand) -> Iterator[Progress]:
 
 _ONLY_FOREIGN = (
     "weights",
+    "weights_key",
     "data",
     "split",
     "image_column",

@@ -12,7 +12,13 @@ from repulse.attacks.attack import attackable
 def has_gradient(model: nn.Module, x: Float[Tensor, "N *shape"]) -> bool:
     """Whether the logits depend on the image as far as autograd can see."""
     with attackable(model), torch.enable_grad():
-        return bool(model(x.detach().requires_grad_()).requires_grad)
+        asked = x.detach().clone().requires_grad_()
+        logits = model(asked)
+        if not logits.requires_grad:
+            return False
+        # Quantised layers cut the image off, and leave a graph of something else.
+        (gradient,) = torch.autograd.grad(logits.sum(), asked, allow_unused=True)
+        return gradient is not None
 
 
 class GradientFree(nn.Module):

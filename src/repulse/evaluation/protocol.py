@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from repulse.attacks import EmbeddingLoss, Threat
-from repulse.attacks.attack import check_inputs
+from repulse.attacks.attack import check_inputs, ordinary_autograd
 from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.run_files import EVALUATIONS
+from repulse.common.settings import validate
 from repulse.common.units import in_255ths
 from repulse.evaluation.bench import Bench
 from repulse.evaluation.checks import check_use, examine
@@ -29,8 +32,10 @@ from repulse.evaluation.record import CheckRecord, Record, load_evaluation, save
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.evaluation.slices import loss_slices
 from repulse.evaluation.verdict import judge
+from repulse.models.foreign.adapt import adapt_model
 from repulse.subject import About, Progress, Subject
-from repulse.subject.arrays import Arrays, as_images, as_labels
+from repulse.subject.arrays import as_images, as_labels
+from repulse.subject.pairs import pairs
 from repulse.subject.subject import silent
 
 _CHECKS = TypeAdapter(tuple[CheckRecord, ...])
@@ -55,15 +60,16 @@ class Evaluation:
 
 
 def evaluate(
-    model: nn.Module,
-    images: Arrays,
-    labels: Arrays,
+    model: nn.Module | Callable[[Tensor], Any],
+    images: Any,
+    labels: Any = None,
     settings: EvaluationSettings | None = None,
     *,
     training_loss: EmbeddingLoss | None = None,
     about: About | None = None,
     progress: Progress | None = None,
     folder: str | Path | None = None,
+    **keywords: Any,
 ) -> Evaluation:
     """Measure how robust a model is, under the paper's protocol and under attacks that don't give up, side by side.
 
@@ -74,9 +80,11 @@ def evaluate(
     model is measured in expectation over `settings.expectation` samples, and the record says so.
 
     Args:
-        model: any module from images in [0, 1] to logits (N, n); it is measured in evaluation mode, on its own device.
-        images: clean images (N, ...), of any shape, pixels in [0, 1]; a tensor, an array or a list.
-        labels: true classes (N,), whole numbers of any type; a tensor, an array or a list.
+        model: any module or function from images in [0, 1] to logits (N, n), or to a tuple, a mapping or an object that
+            holds `logits`; it is measured in evaluation mode, on its own device.
+        images: clean images, of any shape, pixels in [0, 1]: a tensor, a NumPy array or a list;
+            or, without labels, a `DataLoader`, a `Dataset`, a data set of Hugging Face's, or a folder's path.
+        labels: true classes: whole numbers of any kind, (N,) or (N, 1).
         settings: attacks and their strength.
         training_loss: what the model was trained to minimise, on embeddings, for models with `embed` and `classify`;
             None: cross-entropy on the logits.
@@ -85,6 +93,7 @@ def evaluate(
         folder: where to write the evaluation. What is done is kept there batch by batch, so that an evaluation that was
             killed goes on when it is called again, and processes under `torchrun` share the work. None: nothing is
             written, and `save` may be called on what is returned.
+        keywords: settings by their names, `eps=8 / 255, attacks="quick"`, in place of `settings`.
 
     Returns:
         The record and the outcomes of all images.
@@ -92,17 +101,24 @@ def evaluate(
     Raises:
         RepulseError: if images, labels or logits are impossible, or the model has fewer classes than the data.
     """
+    if keywords:
+        if settings is not None:
+            raise RepulseError("give settings as an object or by their names, not both")
+        settings = validate(EvaluationSettings, keywords, "evaluate")
+    if labels is None:
+        images, labels = pairs(images)
     subject = Subject(
-        model,
+        adapt_model(model),
         as_images(images),
         as_labels(labels),
         about or About(),
         training_loss=training_loss,
         progress=progress or silent,
     )
-    return evaluate_subject(subject, settings, folder)
+    return evaluate_subject(subject, settings, None if folder is None else Path(folder))
 
 
+@ordinary_autograd
 def evaluate_subject(
     subject: Subject,
     settings: EvaluationSettings | None = None,
@@ -127,6 +143,7 @@ def evaluate_subject(
     started = time.perf_counter()
     if len(subject.images) == 0:
         raise RepulseError("there are no images to measure")
+    subject = replace(subject, model=adapt_model(subject.model))
     threat = Threat(settings.norm, settings.eps)
     # All of them at once: an attack sees only images that are classified right, and would miss the others.
     check_inputs(subject.images, subject.labels, threat)
@@ -205,8 +222,8 @@ def _usage(subject: Subject) -> tuple[CheckRecord, ...]:
     """How the model is used, asked once in an evaluation."""
 
     def ask() -> str:
-        classes = len(subject.about.class_names) or None
-        found = check_use(subject.model, subject.images, subject.labels, device=subject.device, classes=classes)
+        names = subject.about.class_names
+        found = check_use(subject.model, subject.images, subject.labels, device=subject.device, class_names=names)
         return _CHECKS.dump_json(found).decode()
 
     return _CHECKS.validate_json(subject.journal.text("how the model is used", ask))

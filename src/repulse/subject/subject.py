@@ -16,6 +16,7 @@ from repulse.attacks import EmbeddingLoss
 from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
 from repulse.common.notice import notice
+from repulse.models.foreign.adapt import original
 from repulse.subject.arrays import as_images, as_labels
 from repulse.subject.identity import Identity, answers_of
 from repulse.subject.journal import Journal, finished, other
@@ -91,8 +92,11 @@ class Subject:
         # Attacks work in float32, and in float64 for a model of it; models of half precision are given what they take.
         double = any(weight.dtype == torch.float64 for weight in self.model.parameters())
         images = as_images(self.images).to(torch.float64 if double else torch.float32)
-        object.__setattr__(self, "images", images)
-        object.__setattr__(self, "labels", as_labels(self.labels))
+        labels = as_labels(self.labels)
+        with torch.inference_mode(False):
+            # No gradient may pass what was made in inference mode; a copy is an ordinary tensor.
+            object.__setattr__(self, "images", images.clone() if images.is_inference() else images)
+            object.__setattr__(self, "labels", labels.clone() if labels.is_inference() else labels)
 
     def at_work(
         self,
@@ -190,13 +194,20 @@ class Subject:
 
 def model_record(model: nn.Module, about: About) -> ModelRecord:
     """Which model it is: its names, its size, and a digest of all parameters and buffers."""
-    state = model.state_dict().items()
+    state = original(model).state_dict().items()
     return ModelRecord(
         name=about.model,
         description=about.description,
         parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        weights_sha256=sha256_of(*(part for name, value in state for part in (name.encode(), value))),
+        weights_sha256=sha256_of(*(part for name, value in state for part in (name.encode(), _content(value)))),
     )
+
+
+def _content(value: object) -> bytes | Tensor:
+    """What counts of an entry of a state dict: quantised layers keep more there than plain tensors."""
+    if isinstance(value, Tensor):
+        return value.dequantize() if value.is_quantized else value
+    return repr(value).encode()
 
 
 def device_of(model: nn.Module, images: Tensor) -> torch.device:

@@ -34,6 +34,11 @@ def adapt_model(model: object) -> nn.Module:
     return Adapted(Function(model))
 
 
+def original(model: nn.Module) -> nn.Module:
+    """The model that was adapted; any other as it is."""
+    return model.inner if isinstance(model, Adapted) else model
+
+
 class Function(nn.Module):
     """A plain function as a module.
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from repulse.common.errors import RepulseError, one_line, with_article
@@ -51,18 +50,6 @@ def from_factory(spec: str, module: str, attribute: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise RepulseError(f"{spec} must return a torch.nn.Module, got {with_article(model)}")
     return model
-
-
-def is_random(model: nn.Module, spec: str, module: str, attribute: str) -> bool:
-    """Whether a factory gives other weights when it is called again: then they are random, not trained."""
-    try:
-        with torch.random.fork_rng():
-            torch.seed()
-            again = from_factory(spec, module, attribute)
-    except Exception:  # What may be called once only says nothing about its weights.
-        return False
-    pairs = zip(model.parameters(), again.parameters(), strict=False)
-    return any(ours.shape == theirs.shape and not torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
 @contextlib.contextmanager

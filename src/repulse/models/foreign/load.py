@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from repulse.common.errors import RepulseError, first_line
-from repulse.common.notice import notice
-from repulse.models.foreign.factories import from_factory, is_random
+from repulse.models.foreign.factories import from_factory
 from repulse.models.foreign.hubs import from_timm
 from repulse.models.foreign.programs import PROGRAM_SUFFIXES, Program, load_program
 from repulse.models.foreign.weights import load_weights
@@ -69,10 +68,6 @@ def load_foreign(
             mean, std = about.get("mean"), about.get("std")
     elif module and all(part.isidentifier() for part in attribute.split(".")):
         model = from_factory(spec, module, attribute)
-        if weights is None and is_random(model, spec, module, attribute):
-            notice(
-                f"NO --weights: the weights of {spec} are RANDOM, new ones at every call; nothing trained is measured"
-            )
     elif Path(spec).suffix in PROGRAM_SUFFIXES or Path(spec).is_file():
         if Path(spec).suffix == ".py":
             raise RepulseError(f"{spec} may define many things; say which makes the model: {spec}:factory")
