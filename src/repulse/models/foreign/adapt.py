@@ -28,9 +28,7 @@ def adapt_model(model: object) -> nn.Module:
         has_embedding = callable(getattr(model, "embed", None)) and callable(getattr(model, "classify", None))
         return model if has_embedding or isinstance(model, Adapted) else Adapted(model)
     if not callable(model):
-        raise RepulseError(
-            f"a model is a torch.nn.Module or a function from images to logits, got {with_article(model)}"
-        )
+        raise RepulseError(f"a model is a module or a function from images to logits, got {with_article(model)}")
     return Adapted(Function(model))
 
 
