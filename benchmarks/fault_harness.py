@@ -9,6 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def in_child(work: Callable[[], int], *, kill_after: float) -> End:
                 _kill(child)
             time.sleep(0.001)
         seconds = time.monotonic() - begun
-        # What it had started itself must not live on.
-        _kill(child)
+        # What it had started itself must not live on; its own number may be somebody else's by now.
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
         said = []
         for file in (out, err):
             file.seek(0)
