@@ -57,13 +57,17 @@ def train_run(
     _refuse_another(folder, resume)
     splits = load_splits(config)
     train, validation = splits.train, splits.validation
-    config = merge(config, {"fit": {"epochs": _epochs(config, len(train))}}, "epochs")
+    epochs, remark = _epochs(config, len(train))
+    config = merge(config, {"fit": {"epochs": epochs}}, "epochs")
     state = _open_folder(folder, config)
     # Every process has looked at the folder before the first one writes to it.
     fabric.barrier()
     prototypes = _prototypes(config, len(train.class_names))
     classes = _classes(train, config)
     model = build_model(config, prototypes, classes)
+    # Last, so that a mistake is told on a line of its own.
+    if remark:
+        notice(remark)
     if fabric.is_global_zero:
         write_head(folder, config, prototypes, classes)
     with TrainingDisplay(output if fabric.is_global_zero else "quiet", config.fit.epochs) as display:
@@ -131,18 +135,20 @@ def _tensorboard(folder: Path, upto: int):  # type: ignore[no-untyped-def]
     return SummaryWriter(folder / "tensorboard", purge_step=upto + 1)
 
 
-def _epochs(config: RunConfig, images: int) -> int:
-    """The epochs that are asked for, or as many as the least steps take."""
+def _epochs(config: RunConfig, images: int) -> tuple[int, str]:
+    """The epochs that are asked for, or as many as the least steps take; and what to say about them."""
     asked, steps = config.fit.epochs, max(1, images // config.fit.batch_size)
     epochs = max(asked, -(-config.fit.least_steps // steps))
     if epochs > asked:
-        notice(f"{epochs} epochs in place of {asked}, for {images:,} images make {steps} steps (fit.least_steps)")
-    elif asked * steps < FEW_STEPS:
-        notice(
+        return epochs, (
+            f"{epochs} epochs in place of {asked}, for {images:,} images make {steps} steps (fit.least_steps)"
+        )
+    if asked * steps < FEW_STEPS:
+        return asked, (
             f"{asked} epochs of {images:,} images are {asked * steps} steps, which is little: `--preset small` trains "
             "longer on few images, and augments them"
         )
-    return epochs
+    return asked, ""
 
 
 def _refuse_another(folder: Path, resume: bool) -> None:

@@ -5,7 +5,19 @@ import yaml
 
 from repulse.cli import main
 
-COMMANDS = ["certify", "prototypes", "train", "evaluate", "report", "reproduce", "demo"]
+COMMANDS = [
+    "certify",
+    "demo",
+    "evaluate",
+    "export",
+    "predict",
+    "prototypes",
+    "push",
+    "report",
+    "reproduce",
+    "train",
+    "zoo",
+]
 
 
 def error(capsys, *argv):
