@@ -32,7 +32,7 @@ def test_auto_says_what_it_took_and_keeps_the_record_in_the_run(run, light, caps
     assert main(["certify", str(run), *QUICK, "--attack", "--ensemble", "quick"]) == 0
     printed = capsys.readouterr().out
     folder = run / "certificates" / "linf-distance"
-    assert printed.endswith(f"record: {folder}\n")
+    assert printed.startswith(f"record: {folder}\n\n")
     assert "| radius | certified | attacked | unknown between |" in printed
     record, outcomes = load_certificate(folder)
     assert (record.method, record.norm, record.model.name, record.data.count) == ("linf-distance", "linf", "ours", 10)
@@ -48,7 +48,7 @@ def test_auto_says_what_it_took_and_keeps_the_record_in_the_run(run, light, caps
 def test_smoothing_takes_any_run_and_a_report_shows_it(run, tmp_path, capsys):
     flags = ["--method", "smoothing", "--n", "50", "--n0", "10", "--sigma", "0.1", "--alpha", "0.01"]
     assert main(["certify", str(run), *QUICK, *flags]) == 0
-    assert "Randomised smoothing with noise of deviation 0.1" in capsys.readouterr().out
+    assert "Randomised smoothing with noise of standard deviation 0.1" in capsys.readouterr().out
     record, _ = load_certificate(run / "certificates" / "smoothing-0.1")
     assert (record.smoothing.n, record.smoothing.n0, record.smoothing.alpha) == (50, 10, 0.01)
     assert main(["report", str(run / "certificates" / "smoothing-0.1"), "--output", str(tmp_path / "r.html")]) == 0

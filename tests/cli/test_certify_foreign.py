@@ -122,8 +122,8 @@ def test_a_linear_model_gets_the_radii_of_the_closed_form(outside, digits, capsy
     """Under noise of deviation sigma a plane at distance d keeps the class with probability Phi(d / sigma)."""
     assert certify_plane() == 0
     out = capsys.readouterr().out
-    assert "Randomised smoothing with noise of deviation 0.5" in out
-    assert out.endswith("record: certificates/net.py-plane-smoothing-0.5\n")
+    assert "Randomised smoothing with noise of standard deviation 0.5" in out
+    assert out.startswith("record: certificates/net.py-plane-smoothing-0.5\n\n")
     record, outcomes = load_certificate(outside / "certificates" / "net.py-plane-smoothing-0.5")
     assert (record.method, record.norm, record.model.name, record.data.name) == ("smoothing", "l2", "plane", "digits")
     assert record.model.description == "net.py:plane, weights plane.safetensors"
@@ -182,7 +182,7 @@ def test_a_model_that_was_built_to_prove_something_is_certified_as_it_is(outside
     """The nearest mean, in pixels: its radius is the distance to the nearest plane between two means."""
     flags = ["--data", "digits", "--images", "30", "--radii", "0,0.2,0.5", "--attack", "--progress", "quiet"]
     assert main(["certify", "--model", "net.py:means", "--weights", "means.safetensors", *flags]) == 0
-    assert capsys.readouterr().out.endswith("record: certificates/net.py-means-lipschitz\n")
+    assert capsys.readouterr().out.startswith("record: certificates/net.py-means-lipschitz\n\n")
     record, outcomes = load_certificate(outside / "certificates" / "net.py-means-lipschitz")
     assert (record.method, record.sound) == ("lipschitz", True)
     assert record.natural_accuracy > 0.7

@@ -43,7 +43,7 @@ def test_one_command_gives_a_verdict(outside, capsys):
     assert main(["evaluate", "--model", "net.py:make", *arguments]) == 0
     out = capsys.readouterr().out
     record, outcomes = load_evaluation(outside / "evaluations" / "net.py-make-linf-0.1")
-    assert f"verdict: {record.verdict.word}. " in out
+    assert f"How sure: **{record.verdict.word}**" in out
     assert "record: evaluations/net.py-make-linf-0.1" in out
     assert record.natural_accuracy > 0.8
     assert record.verdict.quote == record.worst_case_accuracy == outcomes["robust/worst-case"].double().mean().item()
@@ -60,9 +60,8 @@ def test_quick_attacks_have_a_group_of_their_own_in_record_and_report(outside, c
     record, _ = load_evaluation(outside / "found")
     assert [attack.label for attack in record.attacks if attack.group == "quick"] == [
         "APGD, margin",
-        "APGD, cross-entropy",
-        "APGD, targeted DLR",
-        "FAB, targeted",
+        "APGD, margin, nearest classes",
+        "Near misses: APGD, polishing",
         "Square",
     ]
     assert "--attacks quick" in record.environment["command"]
@@ -73,7 +72,9 @@ def test_quick_attacks_have_a_group_of_their_own_in_record_and_report(outside, c
 def test_a_claim_is_judged(outside, capsys):
     arguments = ["--weights", "w.safetensors", "--data", "digits", "--eps", "0.1", "--images", "60", *QUICK]
     assert main(["evaluate", "--model", "net.py:make", *arguments, "--attacks", "paper", "--claimed", "0.9"]) == 0
-    assert "verdict: overstated. The claim says 90.0 %" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "How sure: **claim overstated**" in out
+    assert "The claim says 90.0 %" in out
 
 
 @pytest.mark.parametrize(

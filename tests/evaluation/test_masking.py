@@ -166,7 +166,7 @@ def test_only_what_a_black_box_attack_adds_counts_even_if_outcomes_add_up():
 
 def test_what_the_papers_script_finds_counts_for_nothing():
     found = {"a": outcome([0, 0, 1]), "b": outcome([1, 0, 1])}
-    bench = Bench(nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), batch_size=5, seed=0)
+    bench = Bench(Subject(nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), batch_size=5))
     bench.natural = bench.labels
     evidence = Evidence.gather(bench, Threat("linf", 0.1), found, {"a": "paper-as-published", "b": "paper"}, 5)
     assert evidence.survivors.tolist() == [True, False, True]
@@ -175,7 +175,7 @@ def test_what_the_papers_script_finds_counts_for_nothing():
 
 
 def quick(model, x, y, threat, **settings):
-    bench = Bench(model, x, y, batch_size=7, seed=0)
+    bench = Bench(Subject(model, x, y, batch_size=7))
     found = {"pgd-5-margin": bench.attack(PGD(OBJECTIVES["margin"], 5), threat, "quick")}
     return {check.name: check for check in examine(bench, threat, found, {"pgd-5-margin": "logits"}, **settings)}
 
@@ -218,7 +218,7 @@ def test_nothing_can_be_asked_of_a_model_that_is_never_right_or_of_a_ball_that_i
 def test_as_many_images_as_asked_for_evenly_spread():
     model, x, y = two_classes(100)
     y = torch.where(torch.arange(100) % 2 == 0, y, 1 - y)
-    bench = Bench(model, x, y, batch_size=7, seed=0)
+    bench = Bench(Subject(model, x, y, batch_size=7))
     evidence = Evidence.gather(bench, Threat("linf", 0.05), {}, {}, 6)
     assert torch.equal(evidence.x, x[[0, 20, 40, 58, 78, 98]])
     assert len(Evidence.gather(bench, Threat("linf", 0.05), {}, {}, 1000)) == 50
@@ -248,7 +248,8 @@ def test_a_random_model_is_examined_alike_every_time():
 
     torch.manual_seed(0)
     first, second = (
-        examine(Bench(Dice(), x, y, batch_size=30, seed=0, random=True), Threat("linf", 0.05), {}, {}) for _ in range(2)
+        examine(Bench(Subject(Dice(), x, y, batch_size=30), random=True), Threat("linf", 0.05), {}, {})
+        for _ in range(2)
     )
     assert first == second
 
@@ -257,7 +258,7 @@ def seen(**known):
     """Evidence of which some is known already, and nothing else can be asked."""
     x = torch.zeros(4, 2)
     y = torch.zeros(4, dtype=torch.int64)
-    bench = Bench(nn.Identity(), x, y, batch_size=4, seed=0)
+    bench = Bench(Subject(nn.Identity(), x, y, batch_size=4))
     evidence = Evidence(bench, x, y, y, Threat("linf", 0.1), 0, {}, {}, torch.arange(4))
     evidence.__dict__.update(known)
     return evidence

@@ -90,7 +90,8 @@ def test_published_sizes():
 
 
 def test_every_backbone_is_registered_once():
-    assert set(BACKBONES) == {"small-cnn", "fast", "resnet18", "wrn-28-10", "wrn-34-10", "linf-dist", "lipschitz-cnn"}
+    residual = {"resnet18", "wrn-28-10", "wrn-34-10"}
+    assert set(BACKBONES) == {"small-cnn", "fast", "fast-silu", *residual, "linf-dist", "lipschitz-cnn"}
 
 
 def test_whitening_makes_patches_white():
