@@ -232,7 +232,7 @@ def test_several_processes_need_a_folder(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("repulse.subject.journal._STORE", (object(), 0, 2))
     with pytest.raises(RepulseError, match=r"^several processes share an evaluation through a folder"):
-        Journal(None)
+        Journal(None).each("stage", 1, lambda index: {"x": torch.zeros(1)})
 
 
 def test_a_key_that_is_used_twice_is_an_error():

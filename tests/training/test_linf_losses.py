@@ -129,6 +129,6 @@ def test_a_resumed_run_follows_the_rise_of_p_bit_for_bit(stop_after):
 @pytest.mark.parametrize("name", ["certified-linf", "certified-linf-cifar10"])
 def test_presets_train_such_networks_in_pixels(name):
     config = preset(name)
-    assert (config.model.backbone, config.model.readout, config.loss.name) == ("linf-dist", "linf", "linf-margin")
+    assert (config.model.backbone.name, config.model.readout, config.loss.name) == ("linf-dist", "linf", "linf-margin")
     assert not config.model.standardise
     assert config.fit.optimiser.weight_decay == 0

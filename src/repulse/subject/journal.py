@@ -40,17 +40,12 @@ class Journal:
     Args:
         folder: where batches are kept; None: in memory, for one process.
         identity: everything that the results depend on; a folder with another one is emptied, which is said.
-
-    Raises:
-        RepulseError: if several processes have no folder to share.
     """
 
     def __init__(self, folder: Path | None = None, identity: Identity | None = None) -> None:
         self.folder = folder
         self._used: set[str] = set()
         self._store, self.rank, self.processes = _shared_store()
-        if self._store is not None and folder is None:
-            raise RepulseError("several processes share an evaluation through a folder; name one to keep it in")
         if folder is not None:
             self._open(folder, identity or Identity({}))
 
@@ -86,8 +81,11 @@ class Journal:
             key: everything that decides the results, exactly; None: the stage is one of a kind.
 
         Raises:
+            RepulseError: if several processes have no folder to share.
             ValueError: if the key was used before: two things would be taken for one.
         """
+        if self._store is not None and self.folder is None:
+            raise RepulseError("several processes share an evaluation through a folder; name one to keep it in")
         key = stage if key is None else f"{stage}: {key}"
         if key in self._used:
             raise ValueError(f"two stages of one evaluation have the same key: {key}")
