@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from repulse.common import notice
+
 # The models of the tests are tiny: with more threads they spend their time waiting for each other.
 torch.set_num_threads(1)
 
@@ -12,6 +14,12 @@ torch.set_num_threads(1)
 def _seeded():
     """Networks made without a seed of their own are the same whichever tests ran before, and in whatever order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _unsaid():
+    """A note is printed once in a process; here, once in a test."""
+    notice._said.clear()
 
 
 @pytest.fixture

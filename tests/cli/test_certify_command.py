@@ -52,7 +52,7 @@ def test_smoothing_takes_any_run_and_a_report_shows_it(run, tmp_path, capsys):
     record, _ = load_certificate(run / "certificates" / "smoothing-0.1")
     assert (record.smoothing.n, record.smoothing.n0, record.smoothing.alpha) == (50, 10, 0.01)
     assert main(["report", str(run / "certificates" / "smoothing-0.1"), "--output", str(tmp_path / "r.html")]) == 0
-    assert "ours, smoothing" in (tmp_path / "r.html").read_text()
+    assert "digits, smoothing" in (tmp_path / "r.html").read_text()
 
 
 def test_a_broken_certificate_ends_in_an_error(run, light, monkeypatch, tmp_path, capsys):

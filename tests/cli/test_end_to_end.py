@@ -40,7 +40,7 @@ def test_evaluate_prints_a_table_and_keeps_a_record(run, capsys):
     assert main(["evaluate", str(run), "--eps", "25.5/255", *QUICK]) == 0
     printed = capsys.readouterr().out
     folder = run / "evaluations" / "linf-0.1"
-    assert printed.startswith(f"record: {folder}\n\n")
+    assert f"\nrecord: {folder}\n" in printed
     record, outcomes = load_evaluation(folder)
     assert f"**{100 * record.worst_case_accuracy:.1f} %**" in printed
     assert (record.model.name, record.data.name, record.data.count, record.eps) == ("ours", "digits", 40, 0.1)
