@@ -27,6 +27,7 @@ from repulse.attacks import (
 )
 from repulse.attacks.attack import attackable
 from repulse.attacks.decision import decide
+from repulse.attacks.folding import folded
 from repulse.common.errors import RepulseError
 
 ALL = {
@@ -173,6 +174,25 @@ def test_an_adversarial_image_without_numbers_counts_as_fooled_and_the_run_goes_
     assert found.broken.tolist() == (~others).tolist()
     plain = ALL[name](linear(), x, y, Threat("linf", 0.01))
     assert torch.equal(found.fooled[others], plain.fooled[others])
+
+
+class InPlaceBeforeBatchNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+
+    def forward(self, x):
+        return self.net(x.mul_(0.5))
+
+
+def test_comparing_a_folded_copy_changes_nobodys_images():
+    images = torch.rand(5, 1, 8, 8)
+    before = images.clone()
+    model = InPlaceBeforeBatchNorm().eval()
+    twin = folded(model, images)
+    assert torch.equal(images, before)
+    assert twin is not model
+    torch.testing.assert_close(twin(images.clone()), model(images.clone()))
 
 
 def test_the_model_itself_is_left_without_hooks():

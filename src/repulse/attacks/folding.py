@@ -45,8 +45,9 @@ def _checked(change: Callable[[nn.Module], nn.Module], twin: nn.Module, model: n
     """A copy of `twin` with the change, or `twin` itself if the change fails or takes logits away from the model's."""
     try:
         changed = change(copy.deepcopy(twin)).eval().requires_grad_(False)
-        with torch.inference_mode():
-            ours, theirs = changed(x), model(x)
+        # Each gets images of its own, for a model may work in place; and what it keeps must not be an inference tensor.
+        with torch.no_grad():
+            ours, theirs = changed(x.clone()), model(x.clone())
         scale = theirs.abs().amax().clamp_min(1e-12)
         same = ours.shape == theirs.shape and bool(((ours - theirs).abs() <= TOLERANCE * scale).all())
     except Exception:  # A model may refuse to be copied or traced in any way it likes.
