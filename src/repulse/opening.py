@@ -24,7 +24,6 @@ from repulse.places import is_local
 from repulse.run_folder import Checkpoint, load_run, load_test_split
 from repulse.subject import About, Progress, Subject
 from repulse.subject.subject import silent
-from repulse.training.recipes import GaussianNoise
 
 
 def evaluate_run(
@@ -122,7 +121,7 @@ def open_run(
         about,
         # Cross-entropy on logits is what the default attacks; only other losses need the way through the embedding.
         training_loss=None if config.loss.name == "cross-entropy" else lambda z, y: loss.per_example(z, y, model),
-        training_noise=recipe.sigma if isinstance(recipe, GaussianNoise) else None,
+        training_noise=recipe.gaussian_noise,
         home=Path(folder) if is_local(folder) else Path(),
         prefix="" if is_local(folder) else f"{_slug(str(folder))}-",
         progress=progress or silent,

@@ -81,9 +81,10 @@ def test_the_radius_of_a_linear_model_is_at_most_its_distance_but_for_one_in_one
     found = smooth(model, x, smoothing, ids=ids)
     sure = found.prediction != ABSTAINED
     assert sure.double().mean() > 0.7
-    assert torch.equal(found.prediction[sure], model(x).argmax(1)[sure])
+    wrong = sure & (found.prediction != model(x).argmax(1))
     exact = distance(model, x)
-    too_large = int((found.radius > exact).sum())
+    # A wrong class is a radius that is too large as well: the right one is negative.
+    too_large = int((wrong | (found.radius > exact)).sum())
     # Six are expected at most; with five deviations above it, the bound is still far below a radius of p without bound.
     assert too_large <= 0.02 * 300 + 5 * math.sqrt(6)
     # Within what 400 draws can prove, not much is given away.

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from records import attack_record
 from torch import nn
 
 import zoo
@@ -142,7 +143,7 @@ def test_a_weak_evaluation_is_found_out_by_more_steps():
     x, y = zoo.shown()
     bench, threat = Bench(Subject(zoo.undefended(0), x, y, batch_size=64)), Threat("linf", 0.1)
     weak = {"pgd-1-margin": bench.attack(PGD(OBJECTIVES["margin"], 1, step_size=0.01), threat, "weak")}
-    checks = {check.name: check for check in examine(bench, threat, weak, {"pgd-1-margin": "logits"})}
+    checks = {check.name: check for check in examine(bench, threat, weak, [attack_record("pgd-1-margin", "logits")])}
     assert "more-steps-change-little" in serious(checks)
     assert checks["more-steps-change-little"].measured > 0.3
 
@@ -156,19 +157,24 @@ def test_only_what_a_black_box_attack_adds_counts_even_if_outcomes_add_up():
     }
     bench = Bench(Subject(nn.Linear(2, 2), torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64)))
     bench.natural = bench.labels
-    groups = {"pgd-20-margin": "logits", "square": "standard", "fmn": "adaptive"}
-    evidence = Evidence.gather(bench, Threat("linf", 0.1), found, groups, 5)
+    attacks = [
+        attack_record("pgd-20-margin", "logits", objective="margin"),
+        attack_record("square", "standard", black_box=True),
+        attack_record("fmn", "adaptive", minimum_norm=True),
+    ]
+    evidence = Evidence.gather(bench, Threat("linf", 0.1), found, attacks, 5)
     assert evidence.black_box_gain().tolist() == [False, True, False, False, False]
     assert evidence.survivors.tolist() == [False, False, False, False, True]
-    without = Evidence.gather(bench, Threat("linf", 0.1), {"fmn": found["fmn"]}, groups, 5)
+    without = Evidence.gather(bench, Threat("linf", 0.1), {"fmn": found["fmn"]}, attacks, 5)
     assert without.black_box_gain() is None
 
 
 def test_what_the_papers_script_finds_counts_for_nothing():
     found = {"a": outcome([0, 0, 1]), "b": outcome([1, 0, 1])}
+    attacks = [attack_record("a", "paper-as-published"), attack_record("b", "paper")]
     bench = Bench(Subject(nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), batch_size=5))
     bench.natural = bench.labels
-    evidence = Evidence.gather(bench, Threat("linf", 0.1), found, {"a": "paper-as-published", "b": "paper"}, 5)
+    evidence = Evidence.gather(bench, Threat("linf", 0.1), found, attacks, 5)
     assert evidence.survivors.tolist() == [True, False, True]
     assert evidence.group("paper").tolist() == [True, False, True]
     assert evidence.group("logits", "standard") is None
@@ -177,7 +183,10 @@ def test_what_the_papers_script_finds_counts_for_nothing():
 def quick(model, x, y, threat, **settings):
     bench = Bench(Subject(model, x, y, batch_size=7))
     found = {"pgd-5-margin": bench.attack(PGD(OBJECTIVES["margin"], 5), threat, "quick")}
-    return {check.name: check for check in examine(bench, threat, found, {"pgd-5-margin": "logits"}, **settings)}
+    return {
+        check.name: check
+        for check in examine(bench, threat, found, [attack_record("pgd-5-margin", "logits")], **settings)
+    }
 
 
 def two_classes(count=30, pixels=16):
@@ -219,9 +228,9 @@ def test_as_many_images_as_asked_for_evenly_spread():
     model, x, y = two_classes(100)
     y = torch.where(torch.arange(100) % 2 == 0, y, 1 - y)
     bench = Bench(Subject(model, x, y, batch_size=7))
-    evidence = Evidence.gather(bench, Threat("linf", 0.05), {}, {}, 6)
+    evidence = Evidence.gather(bench, Threat("linf", 0.05), {}, (), 6)
     assert torch.equal(evidence.x, x[[0, 20, 40, 58, 78, 98]])
-    assert len(Evidence.gather(bench, Threat("linf", 0.05), {}, {}, 1000)) == 50
+    assert len(Evidence.gather(bench, Threat("linf", 0.05), {}, (), 1000)) == 50
 
 
 def test_examining_again_gives_the_same_and_leaves_no_trace():
@@ -248,7 +257,7 @@ def test_a_random_model_is_examined_alike_every_time():
 
     torch.manual_seed(0)
     first, second = (
-        examine(Bench(Subject(Dice(), x, y, batch_size=30), random=True), Threat("linf", 0.05), {}, {})
+        examine(Bench(Subject(Dice(), x, y, batch_size=30), random=True), Threat("linf", 0.05), {}, ())
         for _ in range(2)
     )
     assert first == second

@@ -1,19 +1,22 @@
 """The rules of the verdict."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from records import attack_record
 
 from repulse.common.errors import RepulseError
 from repulse.evaluation.checks import CHECKS
-from repulse.evaluation.record import CheckRecord, VerdictRecord
+from repulse.evaluation.record import CheckRecord, Record, VerdictRecord
 from repulse.evaluation.verdict import judge, phrase
 
 ROBUST = {
     "pgd-20-training-loss": ("PGD-20, training loss", "paper", 0.60),
     "pgd-100-training-loss": ("PGD-100, training loss", "paper", 0.58),
-    "pgd-20-cross-entropy": ("PGD-20, cross-entropy", "logits", 0.57),
-    "pgd-20-margin": ("PGD-20, margin", "logits", 0.56),
+    "pgd-20-cross-entropy": ("PGD-20, cross-entropy", "logits", 0.57, "cross-entropy"),
+    "pgd-20-margin": ("PGD-20, margin", "logits", 0.56, "margin"),
     "pgd-20-training-loss-as-published": ("as published", "paper-as-published", 0.10),
     "apgd": ("APGD", "standard", 0.55),
     "square": ("Square", "standard", 0.55),
@@ -38,7 +41,11 @@ SOUND = (check(),)
 
 
 def verdict(robust=ROBUST, worst=0.55, checks=SOUND, claim=None, count=1000, **more):
-    return judge(**{"natural": 0.9, **more}, robust=robust, worst=worst, count=count, checks=checks, claim=claim)
+    attacks = [
+        attack_record(name, group, share, label=label, objective="".join(objective))
+        for name, (label, group, share, *objective) in robust.items()
+    ]
+    return judge(**{"natural": 0.9, **more}, attacks=attacks, worst=worst, count=count, checks=checks, claim=claim)
 
 
 def only(*groups):
@@ -140,8 +147,8 @@ def test_nothing_is_established_without_standard_attacks_or_without_checks():
 
 QUICK = {
     **only("paper", "logits"),
-    "apgd-margin": ("APGD, margin", "quick", 0.556),
-    "apgd-dlr-targeted": ("APGD, targeted DLR", "quick", 0.555),
+    "apgd-margin": ("APGD, margin", "quick", 0.556, "margin"),
+    "apgd-dlr-targeted": ("APGD, targeted DLR", "quick", 0.555, "dlr-targeted"),
     "fab-targeted": ("FAB, targeted", "quick", 0.55),
     "square": ("Square", "quick", 0.55),
 }
@@ -165,10 +172,51 @@ def test_quick_attacks_are_not_enough_where_the_last_of_them_still_find_more():
     found = verdict({**QUICK, "square": ("Square", "quick", 0.544)}, worst=0.544)
     assert found.word == "upper-bound"
     assert found.reasons == (
-        "The quick attacks are not enough for this model: FAB and Square, which come last, still fooled 1.1 % of the "
-        "images.",
+        "The quick attacks are not enough for this model: what follows their gradient ascents still fooled 1.1 % of "
+        "the images.",
     )
     assert found.next_steps == ("Run the attacks of AutoAttack with their own budgets: `--attacks standard`.",)
+
+
+def test_what_an_attack_is_counts_and_not_how_it_is_called():
+    told = {
+        **only("paper"),
+        "first": ("First", "quick", 0.56, "my-objective"),
+        "apgd-like": ("No ascent", "quick", 0.54),
+        "cross-entropy-free": ("On the margin", "logits", 0.57, "margin"),
+    }
+    assert "still fooled 2.0 % of the images" in verdict(told, worst=0.54).reasons[0]
+    del told["pgd-20-training-loss"], told["pgd-100-training-loss"]
+    assert verdict(told, worst=0.54).claim_by == "natural accuracy"
+
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def test_records_of_before_attacks_said_what_they_are_give_the_verdicts_of_then():
+    found = [Record.model_validate_json(path.read_bytes()) for path in sorted(RESULTS.rglob("record.json"))]
+    assert found
+    for record in found:
+        told, count = record.verdict, record.data.count
+        # Whether the training loss was another than cross-entropy is not in the record.
+        again = [
+            judge(
+                natural=record.natural_accuracy,
+                attacks=record.attacks,
+                worst=record.worst_case_accuracy,
+                count=count,
+                checks=record.checks,
+                own_loss=own_loss,
+            )
+            for own_loss in (True, False)
+        ]
+        assert (told.word, told.claim, told.claim_by) in [(each.word, each.claim, each.claim_by) for each in again]
+    older = {attack.name: attack for attack in found[0].attacks}
+    assert older["square"].black_box
+    assert older["fmn"].minimum_norm
+    assert older["pgd-20-cross-entropy"].objective == older["apgd-cross-entropy"].objective == "cross-entropy"
+    assert older["pgd-20-training-loss-as-published"].objective == "training-loss"
+    assert older["fab-targeted"].objective == ""
 
 
 def test_what_came_last_of_the_quick_attacks_does_not_matter_beside_the_standard_ones():
@@ -183,7 +231,7 @@ def test_few_images_ask_for_more():
 
 
 def test_nothing_run_and_nothing_right():
-    found = judge(natural=0.0, robust={}, worst=0.0, count=0, checks=())
+    found = judge(natural=0.0, attacks=(), worst=0.0, count=0, checks=())
     assert (found.word, found.quote, found.found_by) == ("upper-bound", 0.0, "the model's own errors")
 
 

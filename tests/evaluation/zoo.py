@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
+from records import attack_record
 from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat, fgsm, through_embedding
@@ -44,6 +46,8 @@ def shown():
 class RandomPoints(Attack):
     """Random points of the ball, the last attack of the stand-in for the group 'standard'."""
 
+    black_box: ClassVar[bool] = True
+
     tries: int = 50
 
     def search(self, standing):
@@ -69,16 +73,20 @@ def measure(model, x, y, eps=EPS, *, norm="linf", training_loss=None, extra=(), 
             ("pgd-50-margin", "standard", PGD(margin, 50, restarts=2, random_start=True)),
             ("random-search", "standard", RandomPoints()),
         ]
-    groups = {name: group for name, group, _ in attacks}
     found, last = {}, None
     for name, group, attack in attacks:
         found[name] = bench.attack(attack, threat, name, after=last if group == "standard" else None)
         last = found[name] if last is None else found[name].after(last)
     worst = last.robust.double().mean().item()
-    checks = examine(bench, threat, found, groups)
+    left = {name: outcome.robust.double().mean().item() for name, outcome in found.items()}
+    records = [
+        attack_record(name, group, left[name], objective=attack.climbs, black_box=attack.black_box)
+        for name, group, attack in attacks
+    ]
+    checks = examine(bench, threat, found, records)
     verdict = judge(
         natural=bench.right.double().mean().item(),
-        robust={n: (n.upper(), groups[n], o.robust.double().mean().item()) for n, o in found.items()},
+        attacks=records,
         worst=worst,
         count=len(x),
         checks=checks,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from repulse.attacks.decision import Decision, decide
 from repulse.attacks.noise import Noise
+from repulse.attacks.objectives import objective_name
 from repulse.attacks.passes import Passes
 from repulse.attacks.standing import Standing, shaped_logits
 from repulse.attacks.threat import Threat, column
@@ -61,6 +62,12 @@ class Attack(ABC):
     """Whether it works without gradients of the model."""
     minimum_norm: ClassVar[bool] = False
     """Whether it looks for the smallest perturbation, whatever eps is; see `MinimumNorm`."""
+
+    @property
+    def climbs(self) -> str:
+        """The name of the one objective whose gradient it climbs; "" if it has none."""
+        objective = getattr(self, "objective", None)
+        return "" if objective is None or self.black_box else objective_name(objective)
 
     @abstractmethod
     def search(self, standing: Standing) -> None:

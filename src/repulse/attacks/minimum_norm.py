@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -102,6 +102,11 @@ class MinimumNorm(Attack):
             middle = (low + high) / 2
             fooled = standing.ask(standing.threat.project(found, standing.clean[rows], middle), rows).fooled
             low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
+
+
+def seeks_minimum(attack: Attack) -> TypeGuard[MinimumNorm]:
+    """Whether an attack finds the smallest perturbation, and so can tell it by `smallest`."""
+    return attack.minimum_norm
 
 
 def at_least(**counts: tuple[int, int]) -> None:

@@ -25,6 +25,12 @@ EmbeddingLoss = Callable[[Tensor, Tensor], Tensor]
 OBJECTIVES: Registry[Objective] = Registry("objective")
 
 
+def objective_name(objective: Callable[..., object]) -> str:
+    """What an objective is called: the name under which it is registered, or else that of its function."""
+    registered = next((name for name, each in OBJECTIVES.items() if each is objective), "")
+    return registered or getattr(objective, "__name__", type(objective).__name__).replace("_", "-")
+
+
 def uphill(values: Float[Tensor, "N"], images: Float[Tensor, "N *shape"]) -> Float[Tensor, "N *shape"]:
     """The gradient of each value with respect to its image, as attacks use it: see `usable`."""
     (gradient,) = torch.autograd.grad(values.sum(), images)
@@ -97,10 +103,10 @@ def through_embedding(loss: EmbeddingLoss) -> Objective:
         RepulseError: when called with a model that lacks either.
     """
 
-    def objective(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def training_loss(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         if not (callable(getattr(model, "embed", None)) and callable(getattr(model, "classify", None))):
             raise RepulseError("a training loss is attacked through the model's `embed` and `classify`, which it lacks")
         z = model.embed(x)
         return loss(z, y), model.classify(z)
 
-    return objective
+    return training_loss

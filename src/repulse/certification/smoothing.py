@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64, Int64
@@ -29,8 +30,8 @@ ABSTAINED = -1
 # Noise is drawn so many images at a time, whatever the batch: the draws of an image don't depend on its size.
 _BLOCK = 50
 
-# Noise is keyed by these: selection, estimation, prediction and attack never see the same draws.
-_SELECT, _ESTIMATE, _PREDICT, _ATTACK = 30_000_000, 40_000_000, 50_000_000, 60_000_000
+# What noise is drawn for, and keyed by: these never see the same draws.
+_For = Literal["selection", "estimation", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,8 @@ def smooth(
     radius = torch.zeros(len(images), dtype=torch.float64)
     for row in range(len(images)):
         noise = Noise(seed, ids[row : row + 1])
-        chosen = int(_votes(model, images[row], smoothing.sigma, smoothing.n0, noise, _SELECT, batch_size).argmax())
-        votes = _votes(model, images[row], smoothing.sigma, smoothing.n, noise, _ESTIMATE, batch_size)
+        chosen = int(_votes(model, images[row], smoothing.sigma, smoothing.n0, noise, "selection", batch_size).argmax())
+        votes = _votes(model, images[row], smoothing.sigma, smoothing.n, noise, "estimation", batch_size)
         count[row] = votes[chosen]
         radius[row] = smoothed_radius(int(votes[chosen]), smoothing)
         if radius[row] > 0:
@@ -155,7 +156,7 @@ def smoothed_prediction(
     prediction = torch.full((len(images),), ABSTAINED)
     for row in range(len(images)):
         noise = Noise(seed, ids[row : row + 1])
-        votes = _votes(model, images[row], smoothing.sigma, smoothing.n, noise, _PREDICT, batch_size)
+        votes = _votes(model, images[row], smoothing.sigma, smoothing.n, noise, "prediction", batch_size)
         best = votes.topk(min(2, len(votes)))
         first, second = int(best.values[0]), int(best.values[1:].sum())
         if stats.binomtest(first, first + second, 0.5).pvalue <= smoothing.alpha:
@@ -185,7 +186,7 @@ class SmoothedModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        drawn = Noise(seed, torch.arange(draws)).normal(torch.empty(draws, *shape), _ATTACK)
+        drawn = Noise(seed, torch.arange(draws)).normal(torch.empty(draws, *shape), "smoothing", "attack")
         self.register_buffer("noise", smoothing.sigma * drawn)
 
     def forward(self, x: Float[Tensor, "N *shape"]) -> Float[Tensor, "N n"]:
@@ -197,7 +198,7 @@ class SmoothedModel(nn.Module):
 
 
 def _votes(
-    model: nn.Module, image: Tensor, sigma: float, draws: int, noise: Noise, key: int, batch_size: int
+    model: nn.Module, image: Tensor, sigma: float, draws: int, noise: Noise, what_for: _For, batch_size: int
 ) -> Int64[Tensor, "n"]:
     """How many of the noisy copies of one image the model gives each class."""
     votes: Tensor | None = None
@@ -207,7 +208,7 @@ def _votes(
             size = min(per_batch, draws - start)
             blocks = range(start // _BLOCK, -(-(start + size) // _BLOCK))
             like = image.expand(1, _BLOCK, *image.shape)
-            drawn = torch.cat([noise.normal(like, key + block)[0] for block in blocks])[:size]
+            drawn = torch.cat([noise.normal(like, "smoothing", what_for, block)[0] for block in blocks])[:size]
             logits = checked_logits(model(image + sigma * drawn), none)
             counted = torch.bincount(logits.argmax(1), minlength=logits.shape[1])
             votes = counted if votes is None else votes + counted

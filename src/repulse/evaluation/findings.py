@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int32
 from torch import Tensor
 
 from repulse.attacks import PGD, Threat
-from repulse.attacks.minimum_norm import MinimumNorm
+from repulse.attacks.minimum_norm import seeks_minimum
 from repulse.attacks.passes import Passes
 from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.plan import PlannedAttack, adaptive_plan, plan
@@ -77,7 +77,7 @@ def run_attacks(bench: Bench, settings: EvaluationSettings, threat: Threat) -> F
             if planned.series not in series:
                 series[planned.series] = _Series.run(on, [e for e in todo if e.series == planned.series], threat)
             outcome, shorter = series[planned.series].next(on, planned, threat)
-        elif isinstance(planned.attack, MinimumNorm) and not planned.survivors:
+        elif seeks_minimum(planned.attack) and not planned.survivors:
             outcome = on.minimum(planned.attack, threat, planned.label)
         else:
             outcome = on.attack(planned.attack, threat, planned.label, after=worst if planned.survivors else None)
@@ -150,6 +150,9 @@ def _attack_record(
         name=planned.name,
         label=planned.label,
         group=planned.group,
+        objective=planned.attack.climbs,
+        black_box=planned.attack.black_box,
+        minimum_norm=planned.attack.minimum_norm,
         norm=threat.norm,
         eps=threat.eps,
         settings=settings,

@@ -175,10 +175,10 @@ def evaluate_subject(
     findings = run_attacks(bench, settings, threat)
     curve = robustness_curve(bench, settings, findings)
     worst = findings.worst
-    checks = (*used, *examine(bench, threat, findings.counted, findings.groups))
+    checks = (*used, *examine(bench, threat, findings.outcomes, findings.records))
     verdict = judge(
         natural=_share(bench.right),
-        robust={attack.name: (attack.label, attack.group, attack.robust_accuracy) for attack in findings.records},
+        attacks=findings.records,
         worst=_share(worst.robust),
         count=len(subject.images),
         checks=checks,

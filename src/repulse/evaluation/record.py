@@ -26,10 +26,12 @@ An evaluation is a folder with two files. `record.json` is a `Record`: settings,
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from repulse.common.files import load_tensors, save_tensors, write_atomically
@@ -51,6 +53,9 @@ class AttackRecord(RecordPart):
         "it; 'quick': the attacks of AutoAttack with small budgets; 'standard': with its own; 'adaptive': everything "
         "else that might find more."
     )
+    objective: str = Field("", description="The one objective whose gradient it climbs: 'margin'; empty: none.")
+    black_box: bool = Field(False, description="Whether it works without gradients of the model.")
+    minimum_norm: bool = Field(False, description="Whether it looks for the smallest perturbation, whatever eps is.")
     norm: Literal["linf", "l2"]
     eps: float = Field(description="Radius of the ball, pixels in [0, 1].")
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -61,6 +66,22 @@ class AttackRecord(RecordPart):
     largest_perturbation: float = Field(description="The largest distance of an adversarial image, in the norm.")
     attacked: int | None = Field(None, description="Images that it was run on: those that earlier attacks left.")
     added: int | None = Field(None, description="Images that it fooled and no attack before it had.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_names(cls, values: Any) -> Any:
+        """Records from before attacks said what they are tell it by their names only."""
+        traits = {"objective", "black_box", "minimum_norm"}
+        if not isinstance(values, Mapping) or traits & values.keys() or not isinstance(values.get("name"), str):
+            return values
+        name = values["name"]
+        climbs = re.fullmatch(r"(?:fgsm|apgd|pgd-\d+)-(.+?)(?:-as-published)?", name)
+        return {
+            **values,
+            "objective": climbs[1] if climbs else "",
+            "black_box": name in ("square", "random-search", "transfer", "hop-skip-jump"),
+            "minimum_norm": name in ("fmn", "fab-targeted"),
+        }
 
 
 class CheckRecord(RecordPart):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
 
 from repulse.common.errors import RepulseError
 from repulse.common.units import in_percent
-from repulse.evaluation.record import CheckRecord, Group, VerdictRecord
+from repulse.evaluation.record import AttackRecord, CheckRecord, VerdictRecord
 
 # By how much a paper-style figure may exceed the worst case: honest models lose a few points to stronger attacks, too.
 PAPER_TOLERANCE = 0.05
@@ -28,7 +28,7 @@ SATURATION = "cross-entropy-has-a-gradient"
 def judge(
     *,
     natural: float,
-    robust: Mapping[str, tuple[str, Group, float]],
+    attacks: Sequence[AttackRecord],
     worst: float,
     count: int,
     checks: Sequence[CheckRecord],
@@ -42,13 +42,13 @@ def judge(
       for a paper-style figure, or by more than 1 point and two standard errors of counting for a figure that somebody
       claimed.
     - `upper-bound`: it does not, but a serious check failed, no check was made, or too little was tried: no attack of
-      the groups `standard` and `quick` ran; or only those of `quick` did, and FAB and Square, which come last there,
-      still fooled more than 1 % of the images, so that small budgets were not enough.
+      the groups `standard` and `quick` ran; or only those of `quick` did, and what follows its gradient ascents (long
+      searches, Square) still fooled more than 1 % of the images, so that small budgets were not enough.
     - `measured`: otherwise; and always where no image is robust, for nothing can be lower, whatever the checks say.
 
     Args:
         natural: share of images classified right.
-        robust: by the slug of each attack: its label, its group, the share of images that it left.
+        attacks: what each attack is, and the share of images that it left.
         worst: share of images that no attack fooled, attacks as the paper's script runs them aside.
         count: number of images.
         checks: what was checked.
@@ -64,7 +64,7 @@ def judge(
     """
     if claim is not None and not 0 <= claim <= 1:
         raise RepulseError(f"a claimed robust accuracy is a share between 0 and 1, got {claim:g}; for 56 % give 0.56")
-    counted = {name: attack for name, attack in robust.items() if attack[1] != "paper-as-published"}
+    counted = [attack for attack in attacks if attack.group != "paper-as-published"]
     error = 2 * sqrt(worst * (1 - worst) / count) if count else 1.0
     if claim is None:
         saturated = any(check.name == SATURATION and check.passed is False for check in checks)
@@ -75,19 +75,19 @@ def judge(
     else:
         claim_by, tolerance = "claimed", CLAIM_TOLERANCE + error
     # The first of several that found equally much: attacks run from the cheapest to the dearest.
-    found_by = min(counted.values(), key=lambda attack: attack[2])[0] if counted else "the model's own errors"
+    found_by = min(counted, key=_left).label if counted else "the model's own errors"
     serious = [check for check in checks if check.serious and check.passed is False]
     missing = []
     quick = _only_quick(counted)
     if quick is not None and quick > SETTLED + 1e-9:
         missing.append(
             (
-                "The quick attacks are not enough for this model: FAB and Square, which come last, still fooled "
+                "The quick attacks are not enough for this model: what follows their gradient ascents still fooled "
                 f"{in_percent(quick)} of the images.",
                 "Run the attacks of AutoAttack with their own budgets: `--attacks standard`.",
             )
         )
-    elif quick is None and not any(group == "standard" for _, group, _ in counted.values()):
+    elif quick is None and not any(attack.group == "standard" for attack in counted):
         missing.append(("The attacks of AutoAttack were not run.", "Run them: `--attacks standard`."))
     if not checks:
         missing.append(("The model was not examined for masked gradients.", "Run the checks."))
@@ -188,26 +188,25 @@ def _doubt(serious: Sequence[CheckRecord]) -> str:
     return "the model is not used as it was meant to be" if serious else "too little was tried"
 
 
-def _only_quick(robust: Mapping[str, tuple[str, Group, float]]) -> float | None:
-    """What FAB and Square added to Auto-PGD where the quick ensemble ran; None if it didn't, or if `standard` did."""
-    if any(group == "standard" for _, group, _ in robust.values()):
-        return None
-    shares = {name: share for name, (_, group, share) in robust.items() if group == "quick"}
-    if not shares:
-        return None
-    ascents = [share for name, share in shares.items() if name.startswith("apgd-")]
-    return min(ascents, default=1.0) - min(shares.values())
+def _left(attack: AttackRecord) -> float:
+    return attack.robust_accuracy
 
 
-def _paper_style(
-    robust: Mapping[str, tuple[str, Group, float]], natural: float, *, any_objective: bool
-) -> tuple[float, str]:
+def _only_quick(attacks: Sequence[AttackRecord]) -> float | None:
+    """What `quick` found after its gradient ascents; None if it didn't run, or if `standard` did."""
+    quick = [attack for attack in attacks if attack.group == "quick"]
+    if not quick or any(attack.group == "standard" for attack in attacks):
+        return None
+    ascents = [_left(attack) for attack in quick if attack.objective]
+    return min(ascents, default=1.0) - min(map(_left, quick))
+
+
+def _paper_style(attacks: Sequence[AttackRecord], natural: float, *, any_objective: bool) -> tuple[float, str]:
     """The figure that a paper would print: the lowest under its own protocol, or under PGD."""
-    paper = [attack for attack in robust.values() if attack[1] == "paper"]
-    logits = [attack for name, attack in robust.items() if attack[1] == "logits" and "cross-entropy" in name]
-    every = [attack for attack in robust.values() if attack[1] in ("paper", "logits")]
-    rivals = every if any_objective else paper or logits
+    every = [attack for attack in attacks if attack.group in ("paper", "logits")]
+    paper = [attack for attack in every if attack.group == "paper"]
+    rivals = every if any_objective else paper or [attack for attack in every if attack.objective == "cross-entropy"]
     if not rivals:
         return natural, "natural accuracy"
-    label, _, share = min(rivals, key=lambda attack: attack[2])
-    return share, label
+    lowest = min(rivals, key=_left)
+    return lowest.robust_accuracy, lowest.label

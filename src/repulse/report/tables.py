@@ -47,7 +47,7 @@ def leaderboard(entries: Sequence[Entry]) -> Table:
 def comparison(entries: Sequence[Entry]) -> Table:
     """Models against attacks: natural, the paper's protocol, attacks on the logits, ensembles, worst case.
 
-    Of attacks on the logits that differ in the number of steps only, the longest has a column; the quick, the standard
+    Of attacks on the logits that climb the same objective, the longest has a column; the quick, the standard
     and the other attacks have one column together each. Attacks of a single step and the paper's script as published
     are left to the model's own table. Where some model has a verdict, the last column is the number to quote; where
     some model has a certificate in the norm, what is proved at the eps stands beside it.
@@ -123,11 +123,10 @@ def _group_share(measured: Measured, group: Group) -> float | None:
 
 
 def _longest(chosen: Sequence[AttackRecord]) -> list[AttackRecord]:
-    """Of attacks whose names differ in the number of steps only, the one with most; none of a single step."""
+    """Of attacks on the same objective, the one with most steps; none of a single step."""
     best: dict[str, tuple[int, AttackRecord]] = {}
     for attack in chosen:
         steps = int(attack.settings.get("steps", 0))
-        family = attack.name.replace(f"-{steps}-", "-")
-        if steps != 1 and (family not in best or steps >= best[family][0]):
-            best[family] = (steps, attack)
+        if steps != 1 and steps >= best.get(attack.objective, (0,))[0]:
+            best[attack.objective] = (steps, attack)
     return [attack for _, attack in best.values()]

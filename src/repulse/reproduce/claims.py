@@ -54,7 +54,7 @@ def claims(figures: Figures) -> tuple[Claim, ...]:
 
 def papers_row(figures: Figures) -> Row | None:
     """The paper's method that does best under the paper's protocol; None if none was measured."""
-    return _best(figures, lambda row: row.method.startswith("paper-"), lambda r: r.protocol)
+    return _best(figures, lambda row: row.about.is_papers, lambda r: r.protocol)
 
 
 def rivals_row(figures: Figures) -> Row | None:

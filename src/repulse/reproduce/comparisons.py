@@ -39,7 +39,7 @@ class Comparison:
 
 # The paper's dimension for 100 classes (section 4.1), and half as many dimensions as classes for `sphere`.
 _HUNDRED_CLASSES: dict[str, dict[str, Any]] = {
-    **{name: {"prototypes": {"dimension": 500}} for name in METHODS if name.startswith("paper-")},
+    **{name: {"prototypes": {"dimension": 500}} for name, method in METHODS.items() if method.is_papers},
     "sphere": {"prototypes": {"dimension": 50}},
     "ecoc": {"prototypes": {"dimension": 128}},
 }

@@ -36,6 +36,11 @@ class Method:
     changes: tuple[dict[str, Any], ...]
     passes: float = 1.0
 
+    @property
+    def is_papers(self) -> bool:
+        """Whether it is the paper's own."""
+        return PAPER in self.changes
+
 
 def _adversarial(recipe: str, source: str, passes: float) -> dict[str, Method]:
     """A recipe with a softmax layer, and the same with simplex prototypes in its place."""

@@ -95,6 +95,11 @@ class Recipe(Choice):
         0.0, ge=0, lt=1, description="Share of the steps that pass before the recipe begins; until then clean images."
     )
 
+    @property
+    def gaussian_noise(self) -> float | None:
+        """Standard deviation of the Gaussian noise that it adds to images, which smoothing repeats; None: none."""
+        return None
+
     def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
         """The values of a batch, with gradients to the parameters."""
         raise NotImplementedError

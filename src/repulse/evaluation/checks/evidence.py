@@ -7,7 +7,7 @@ keeps it batch by batch, so that an evaluation that was killed does not measure 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import ClassVar, Literal, NamedTuple
@@ -24,11 +24,8 @@ from repulse.attacks.objectives import usable
 from repulse.common.seeding import derive_seed
 from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.expectation import ROUNDING
-from repulse.evaluation.record import Group
+from repulse.evaluation.record import AttackRecord
 from repulse.subject.journal import BatchResult
-
-# What an attack that sees only answers of the model, or another model, has in its name.
-BLACK_BOX = ("square", "random", "transfer", "hop-skip-jump")
 
 # Multiples of eps at which robust accuracy is measured to see whether it falls.
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
@@ -73,18 +70,19 @@ class Evidence:
     seed: int
     found: Mapping[str, Bool[Tensor, "N"]]
     """By attack, in the order they ran: which of all images that the model classifies right are robust."""
-    groups: Mapping[str, Group]
+    attacks: Mapping[str, AttackRecord]
+    """What each of them is."""
     chosen: Int64[Tensor, "n"]
     """Where `x` stands among the images of `found`."""
 
     @classmethod
     def gather(
-        cls, bench: Bench, threat: Threat, found: Mapping[str, Outcome], groups: Mapping[str, Group], images: int
+        cls, bench: Bench, threat: Threat, found: Mapping[str, Outcome], attacks: Sequence[AttackRecord], images: int
     ) -> Evidence:
         """Take up to `images` of those that the model classifies right, evenly spread over the bench."""
         right = bench.right.nonzero().flatten()
         chosen = torch.linspace(0, len(right) - 1, min(images, len(right))).round().long()
-        rows = right[chosen]
+        rows, known = right[chosen], {attack.name: attack for attack in attacks}
         return cls(
             bench,
             bench.images[rows].to(bench.device),
@@ -94,8 +92,8 @@ class Evidence:
             # Other starts than those of the evaluation, so that its luck is not repeated.
             derive_seed(bench.seed, "examine"),
             # The published script attacks other images, and says nothing about these.
-            {n: o.robust[right] for n, o in found.items() if groups[n] != "paper-as-published"},
-            groups,
+            {n: o.robust[right] for n, o in found.items() if known[n].group != "paper-as-published"},
+            known,
             chosen,
         )
 
@@ -117,7 +115,7 @@ class Evidence:
 
     def group(self, *names: str) -> Bool[Tensor, "N"] | None:
         """Which of all images no attack of these groups fooled; None if none of them ran."""
-        masks = [robust for name, robust in self.found.items() if self.groups[name] in names]
+        masks = [robust for name, robust in self.found.items() if self.attacks[name].group in names]
         return torch.stack(masks).all(0) if masks else None
 
     def black_box_gain(self) -> Bool[Tensor, "N"] | None:
@@ -125,7 +123,7 @@ class Evidence:
         left, gained = None, None
         for name, robust in self.found.items():
             left = torch.ones_like(robust) if left is None else left
-            if any(word in name for word in BLACK_BOX):
+            if self.attacks[name].black_box:
                 gained = (torch.zeros_like(robust) if gained is None else gained) | (left & ~robust)
             left = left & robust
         return gained
@@ -264,9 +262,9 @@ class Evidence:
     def _guess(self, tries: int, batch: _Batch) -> tuple[Tensor]:
         x, y, noise = batch
         fooled = torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        for key in range(tries):
-            corner = self.threat.steepest_step(noise.normal(x, 4 * key + 2), self.threat.eps)
-            for guess in (self.threat.random_point(x, noise, 4 * key), x + corner):
+        for trial in range(tries):
+            corner = self.threat.steepest_step(noise.normal(x, "checks", "corner", trial), self.threat.eps)
+            for guess in (self.threat.random_point(x, noise, "checks", "point", trial), x + corner):
                 with torch.no_grad():
                     fooled |= self.model(self.threat.project(guess, x)).argmax(1) != y
         return (fooled,)

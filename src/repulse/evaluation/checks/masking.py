@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -10,7 +10,7 @@ from repulse.attacks import Threat
 from repulse.evaluation.bench import Bench, Outcome
 from repulse.evaluation.checks.check import Finding, checks_on
 from repulse.evaluation.checks.evidence import Evidence
-from repulse.evaluation.record import CheckRecord, Group
+from repulse.evaluation.record import AttackRecord, CheckRecord
 
 _NOTHING_RIGHT = Finding(None, "The model classifies no image right.")
 
@@ -19,7 +19,7 @@ def examine(
     bench: Bench,
     threat: Threat,
     found: Mapping[str, Outcome],
-    groups: Mapping[str, Group],
+    attacks: Sequence[AttackRecord],
     *,
     images: int = 128,
 ) -> tuple[CheckRecord, ...]:
@@ -33,13 +33,13 @@ def examine(
         threat: the ball of the evaluation.
         found: outcomes on all images of the bench by attack, in the order in which they ran; an outcome may hold
             the successes of earlier attacks too.
-        groups: the group of each of these attacks.
+        attacks: what each of these attacks is.
         images: how many images the checks look at, at most.
 
     Returns:
         One record for each check; where it cannot be asked, `passed` is None and the sentence says why.
     """
-    evidence = Evidence.gather(bench, threat, found, groups, images if threat.eps > 0 else 0)
+    evidence = Evidence.gather(bench, threat, found, attacks, images if threat.eps > 0 else 0)
     checks, records = checks_on(Evidence), []
     # A stochastic model draws the same numbers at every run, and those of the caller are left alone.
     with torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):

@@ -29,6 +29,11 @@ class GaussianNoise(Recipe):
 
     sigma: float = Field(0.25, ge=0, description="Standard deviation of the noise, in pixels of [0, 1].")
 
+    @property
+    def gaussian_noise(self) -> float:
+        """Its standard deviation."""
+        return self.sigma
+
     def __call__(self, task: Task, x: Images, y: Labels) -> RecipeResult:
         """The loss of noisy images."""
         z = task.embed(x + self.sigma * torch.randn_like(x))
