@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import signal
 import sys
 import tempfile
@@ -104,16 +106,63 @@ def prepare() -> Callable[[list[str]], int]:
     import torch
 
     torch.set_num_threads(1)
-    import datasets
-    import lightning_fabric
-    import matplotlib.pyplot
-    import scipy.optimize
-    import sklearn.datasets
+    import repulse
 
-    from repulse.cli import main
-
-    assert all((datasets, lightning_fabric, matplotlib.pyplot, scipy.optimize, sklearn.datasets))
+    others = "datasets lightning_fabric matplotlib.pyplot scipy.optimize sklearn.datasets torch._dynamo".split()
+    own = [module.name for module in pkgutil.walk_packages(repulse.__path__, "repulse.")]
+    for name in (*others, *(name for name in own if not name.endswith("__main__"))):
+        importlib.import_module(name)
+    main: Callable[[list[str]], int] = importlib.import_module("repulse.cli").main
     return main
+
+
+def at_write(work: Callable[[], int], place: Path, number: int, then: Callable[[], None]) -> int:
+    """Do `work`, and `then` right before it opens to write, renames, removes or makes the `number`-th file in `place`.
+
+    This cannot be undone, so it belongs in a child.
+    """
+    seen = 0
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal seen
+        if event not in _WRITES or (event == "open" and not _to_write(*arguments)):
+            return
+        if str(arguments[0]).startswith(str(place)):
+            seen += 1
+            if seen == number:
+                then()
+
+    sys.addaudithook(look)
+    return work()
+
+
+def writes_of(work: Callable[[], int], place: Path) -> int:
+    """How many such moments there are in a child's whole life."""
+    with tempfile.NamedTemporaryFile("r") as file:
+
+        def count() -> int:
+            seen = 0
+
+            def look(event: str, arguments: tuple[object, ...]) -> None:
+                nonlocal seen
+                writes = event in _WRITES and (event != "open" or _to_write(*arguments))
+                seen += writes and str(arguments[0]).startswith(str(place))
+
+            sys.addaudithook(look)
+            code = work()
+            Path(file.name).write_text(str(seen), encoding="utf-8")
+            return code
+
+        end = in_child(count, kill_after=900)
+        assert end.code == 0, end.err
+        return int(file.read())
+
+
+_WRITES = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate"}
+
+
+def _to_write(_path: object, mode: object, flags: object) -> bool:
+    return bool(set(str(mode)) & set("wax+")) if mode is not None else bool(int(str(flags)) & (os.O_WRONLY | os.O_RDWR))
 
 
 def size_of(folder: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -20,14 +21,17 @@ from typing import Any
 
 from torch import Tensor
 
-from fault_harness import End, faults_of, in_child
+from fault_harness import End, at_write, faults_of, in_child, writes_of
 from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, sha256_of
 
 Main = Callable[[list[str]], int]
 
 # One start in this many is left to end by itself, or a command longer than its kills would never be done.
-_LEFT_ALONE = 6
+_LEFT_ALONE = 8
+
+# One kill in this many comes at a write: files are open for a hundredth of the time, and torn there if anywhere.
+_AT_WRITES = 2
 
 # What two runs of one command never share.
 _OF_THE_CLOCK = {"seconds", "images_per_second", "created", "environment", "command", "seconds_per_epoch"}
@@ -99,7 +103,8 @@ def kill_at_random(
     whole = in_child(partial(main, command.line(reference)), kill_after=900)
     assert whole.code == 0, whole.err
     wanted = contents(reference)
-    count = {"kills": 0, "starts": 0, "ends": 0, "lost": 0, "different": 0, "failed": 0}
+    writes = _writes(main, command, folder)
+    count = {"kills": 0, "kills at writes": 0, "starts": 0, "ends": 0, "lost": 0, "different": 0, "failed": 0}
     notes: list[str] = []
     stop = time.monotonic() + seconds
     while count["kills"] < kills and time.monotonic() < stop:
@@ -109,10 +114,15 @@ def kill_at_random(
         before: dict[str, str] = {}
         while True:
             alone = dice.randrange(_LEFT_ALONE) == 0 or time.monotonic() > stop
-            after = 900.0 if alone else dice.uniform(0, whole.seconds)
-            end = in_child(partial(main, command.line(place)), kill_after=after)
+            work = partial(main, command.line(place))
+            writing = not alone and dice.randrange(_AT_WRITES) == 0
+            if writing:
+                work = partial(at_write, work, place, dice.randint(1, writes), _kill_myself)
+            end = in_child(work, kill_after=900.0 if alone or writing else dice.uniform(0, whole.seconds))
+            killed = end.code == -signal.SIGKILL
             count["starts"] += 1
-            count["kills"] += end.killed
+            count["kills"] += killed
+            count["kills at writes"] += killed and writing
             now = finished(place)
             for path, digest in before.items():
                 # A record that stands may only be replaced by the same one.
@@ -120,7 +130,7 @@ def kill_at_random(
                     count["lost"] += 1
                     notes.append(f"{path} was finished and is {'gone' if path not in now else 'another'}")
             before = now
-            if not end.killed:
+            if not killed:
                 break
         count["ends"] += 1
         wrong = faults_of(end)
@@ -134,6 +144,17 @@ def kill_at_random(
             count["different"] += 1
             notes.append(f"differs: {', '.join(differing[:5])}")
     return {**count, "seconds_without_kills": round(whole.seconds, 2), "notes": notes[:10]}
+
+
+def _writes(main: Main, command: Command, folder: Path) -> int:
+    """How often a command opens, renames or removes a file of its folder."""
+    place = folder / f"{command.name}-counted"
+    command.begin(place)
+    return writes_of(partial(main, command.line(place)), place)
+
+
+def _kill_myself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def finished(place: Path) -> dict[str, str]:
