@@ -429,16 +429,31 @@ def test_an_impossible_size():
     assert error("digits", image_size=0) == "image_size must be at least 1 pixel, got 0"
 
 
-def test_an_id_that_cannot_be_reached_is_one_line(monkeypatch):
-    import datasets
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch, capfd):
+    import socket
 
-    def offline(*arguments, **options):
-        raise ConnectionError("Couldn't reach 'nobody/nothing' on the Hub\n(offline)")
+    import huggingface_hub
 
-    monkeypatch.setattr(datasets, "load_dataset", offline)
+    asked = []
+
+    def unreachable(*arguments, **options):
+        asked.append(arguments)
+        raise socket.gaierror(-2, "Name or service not known")
+
+    # Each request used to be made six times, with half a minute of waiting between.
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
     assert error("nobody/nothing") == (
-        "cannot read nobody/nothing as a Hugging Face Hub id (or a local folder that does not exist): "
-        "Couldn't reach 'nobody/nothing' on the Hub (offline)"
+        "there is no folder nobody/nothing, and the Hugging Face Hub, whose id it may be, cannot be reached"
+    )
+    assert len(asked) <= 2
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+    assert capfd.readouterr().err == ""
+
+
+def test_what_the_hub_does_not_have_is_said_as_such():
+    assert error("my images/of cats") == (
+        "my images/of cats is neither a folder nor a data set of the Hugging Face Hub (or that is private, and needs "
+        "`hf auth login`)"
     )
 
 

@@ -192,12 +192,18 @@ def test_the_command_that_is_named_converts_the_file(tmp_path):
     assert same(fresh, TRAINED)
 
 
-def test_a_damaged_archive_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    ("sign", "change"),
+    [
+        pytest.param(b"PK\x01\x02", 0, id="mark of an entry in the table of contents"),
+        pytest.param(b"PK\x06\x07", 16, id="number of disks"),
+    ],
+)
+def test_a_damaged_archive_is_one_line(sign, change, tmp_path):
     path = tmp_path / "w.pt"
     torch.save({"weight": torch.zeros(3)}, path)
     data = bytearray(path.read_bytes())
-    # The mark of an entry in the table of contents.
-    data[data.index(b"PK\x01\x02")] ^= 1
+    data[data.index(sign) + change] ^= 2
     path.write_bytes(bytes(data))
     with pytest.raises(RepulseError, match=r"w\.pt is damaged: [^\n]+; fetch it again$"):
         load_weights(nn.Linear(3, 1), path)

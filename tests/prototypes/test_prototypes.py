@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from repulse.common.errors import RepulseError
-from repulse.common.files import save_tensors
+from repulse.common.files import load_tensors, save_tensors
 from repulse.prototypes import Prototypes, make_prototypes
 
 
@@ -20,6 +20,19 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     assert (again.n, again.d) == (9, 4)
     assert (again.metric, again.method, again.seed, again.steps) == ("cosine", "repulsive-sphere", 7, 20)
     assert again.provenance == made.provenance
+
+
+@pytest.mark.parametrize(
+    "damage", [{"provenance": "{"}, {"provenance": "[1]"}, {"seed": "x"}, {"steps": None}, {"method": None}]
+)
+def test_a_file_whose_metadata_is_damaged(damage: dict[str, str | None], tmp_path: Path) -> None:
+    made = make_prototypes("simplex", 3, 4)
+    made.save(tmp_path / "p.safetensors")
+    tensors, about = load_tensors(tmp_path / "p.safetensors")
+    kept = {name: value for name, value in {**about, **damage}.items() if value is not None}
+    save_tensors(tmp_path / "p.safetensors", tensors, kept)
+    with pytest.raises(RepulseError, match=r"p\.safetensors is damaged: how its prototypes were made cannot be read$"):
+        Prototypes.load(tmp_path / "p.safetensors")
 
 
 def test_files_that_hold_no_prototypes(tmp_path: Path) -> None:

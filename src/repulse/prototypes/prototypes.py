@@ -100,11 +100,9 @@ class Prototypes:
         tensors, about = load_tensors(path)
         if about.get("format") != _FORMAT or "points" not in tensors or about.get("metric") not in get_args(Metric):
             raise RepulseError(f"{path} holds no prototypes; make some with `repulse prototypes --output {path}`")
-        return cls(
-            tensors["points"].float(),
-            about["metric"],  # type: ignore[arg-type]
-            about["method"],
-            int(about["seed"]),
-            int(about["steps"]),
-            json.loads(about["provenance"]),
-        )
+        try:
+            made = about["method"], int(about["seed"]), int(about["steps"])
+            provenance = dict(json.loads(about["provenance"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise RepulseError(f"{path} is damaged: how its prototypes were made cannot be read") from error
+        return cls(tensors["points"].float(), about["metric"], *made, provenance)  # type: ignore[arg-type]

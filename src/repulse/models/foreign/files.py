@@ -39,10 +39,10 @@ def kind_of_file(path: Path) -> FileKind | None:
         return "onnx"
     if path.suffix == ".safetensors":
         return "weights"
-    if not zipfile.is_zipfile(path):
-        # What torch.save wrote before PyTorch 1.6 begins with a pickle.
-        return "weights" if start[:1] == b"\x80" else None
     try:
+        if not zipfile.is_zipfile(path):
+            # What torch.save wrote before PyTorch 1.6 begins with a pickle.
+            return "weights" if start[:1] == b"\x80" else None
         with zipfile.ZipFile(path) as archive:
             names = {name.rpartition("/")[2] for name in archive.namelist()}
     except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, OSError, ValueError) as error:
