@@ -108,7 +108,14 @@ def prepare() -> Callable[[list[str]], int]:
     torch.set_num_threads(1)
     import repulse
 
-    others = ("datasets", "lightning_fabric", "matplotlib.pyplot", "scipy.optimize", "sklearn.datasets", "torch._dynamo")
+    others = (
+        "datasets",
+        "lightning_fabric",
+        "matplotlib.pyplot",
+        "scipy.optimize",
+        "sklearn.datasets",
+        "torch._dynamo",
+    )
     own = [module.name for module in pkgutil.walk_packages(repulse.__path__, "repulse.")]
     for name in (*others, *(name for name in own if not name.endswith("__main__"))):
         importlib.import_module(name)

@@ -137,6 +137,26 @@ def test_layers_lie_over_each_other(tmp_path):
     }
 
 
+def test_flags_change_the_recipe_and_the_loss_of_a_preset(tmp_path):
+    under = _settings_of("--preset", "pgd-at", "--recipe.eps", "0.1", "--loss.label-smoothing", "0.2")
+    assert (under.recipe.name, under.recipe.eps, under.recipe.steps) == ("pgd", 0.1, 10)
+    assert under.loss.label_smoothing == 0.2
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe: {steps: 3}\n", encoding="utf-8")
+    both = _settings_of("--preset", "pgd-at", "--config", str(file), "--recipe.eps", "0.1")
+    assert (both.recipe.name, both.recipe.eps, both.recipe.steps) == ("pgd", 0.1, 3)
+
+
+def _settings_of(*flags):
+    from repulse.cli.train import command
+
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setattr(command, "call", seen.append)
+        assert command.main(["--output", "nowhere", *flags], standalone_mode=False) is None
+    return seen[0]
+
+
 def test_every_field_has_a_description():
     from repulse.cli import options
 

@@ -29,6 +29,7 @@ from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
 from repulse.common.run_files import CERTIFICATES
+from repulse.common.units import refuse_radius
 from repulse.evaluation.checks import check_use
 from repulse.evaluation.misuse import refuse_misuse, report_misuse
 from repulse.evaluation.record import CheckRecord
@@ -164,6 +165,8 @@ def certify_subject(
     report_misuse(subject, used)
     with attackable(subject.model):
         certificates = method.prove(subject, settings)
+        for each in settings.radii:
+            _refuse(subject, certificates.norm, each)
         right = certificates.prediction == subject.labels
         radius = torch.where(right, certificates.radius, 0.0)
         tensors = {
@@ -226,6 +229,14 @@ def _find_method(subject: Subject, settings: CertificationSettings) -> tuple[Met
     if name == "smoothing" and settings.sigma is None:
         found["sigma"] = subject.training_noise or Smoothing().sigma
     return method, settings.model_copy(update=found)
+
+
+def _refuse(subject: Subject, norm: Norm, radius: float) -> None:
+    try:
+        refuse_radius(norm, radius)
+    except ValueError as error:
+        subject.journal.abandon()
+        raise RepulseError(str(error)) from error
 
 
 def _name(settings: CertificationSettings) -> str:

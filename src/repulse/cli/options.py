@@ -125,12 +125,12 @@ class SettingsCommand(click.Command, Generic[S]):
             if given[flag.key] not in (None, ()):
                 _put(flags, flag.dotted, flag.plain(given[flag.key]))
         from_file = {} if config_file is None else read_yaml(Path(config_file))
-        changes = overlay(settings, from_file, flags)
-        under = {} if self.base is None else self.base(changes)
+        under = {} if self.base is None else self.base({**from_file, **flags})
+        with_file = overlay(settings, under, from_file)
         # The file is checked on its own first, so that a mistake in it is reported with its name.
         if config_file is not None:
-            validate(settings, overlay(settings, under, from_file), config_file, partial=True)
-        self.call(validate(settings, overlay(settings, under, changes), f"repulse {self.name}"))
+            validate(settings, with_file, config_file, partial=True)
+        self.call(validate(settings, overlay(settings, with_file, flags), f"repulse {self.name}"))
 
 
 def flatten(settings: type[Settings], prefix: str = "") -> Iterator[Flag]:

@@ -30,13 +30,21 @@ def check_radius(norm: str, eps: float) -> None:
     Raises:
         ValueError: if the ball holds every image, as 8 does where 8/255 was meant.
     """
-    if norm != "linf" or eps <= 0.5:
-        return
-    if eps >= 1:
+    refuse_radius(norm, eps, "eps")
+    if norm == "linf" and eps > 0.5:
+        notice(f"eps {eps:g} in L-inf is so wide that black and white can both be turned to grey")
+
+
+def refuse_radius(norm: str, radius: float, what: str = "radius") -> None:
+    """Refuse an L-inf radius of at least 1.
+
+    Raises:
+        ValueError: if the ball holds every image, as 8 does where 8/255 was meant.
+    """
+    if norm == "linf" and radius >= 1:
         raise ValueError(
-            f"eps {eps:g} in L-inf reaches every image, for pixels lie in [0, 1]; did you mean {eps:g}/255?"
+            f"{what} {radius:g} in L-inf reaches every image, for pixels lie in [0, 1]; did you mean {radius:g}/255?"
         )
-    notice(f"eps {eps:g} in L-inf is so wide that black and white can both be turned to grey")
 
 
 def in_255ths(value: float) -> str:

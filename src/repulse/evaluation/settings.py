@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from repulse.common.settings import Settings
-from repulse.common.units import Number
+from repulse.common.units import Number, check_radius, refuse_radius
 
 # The grid of the paper's figures: eps 0 to 32 of 255.
 PAPER_GRID = tuple(level / 255 for level in (0, 2, 4, 8, 12, 16, 24, 32))
@@ -39,6 +39,13 @@ class EvaluationSettings(Settings):
     gallery: int = Field(8, ge=0, description="Fooled images kept for the report.")
     seed: int = Field(0, ge=0, description="Seed of random starts.")
 
+    @model_validator(mode="after")
+    def _possible(self) -> EvaluationSettings:
+        check_radius(self.norm, self.eps)
+        for radius in self.curve or ():
+            refuse_radius(self.norm, radius)
+        return self
+
     @property
     def radii(self) -> tuple[float, ...]:
         """The radii of the curve: as given, or the paper's, or multiples of eps where those don't reach beyond it."""
@@ -46,4 +53,6 @@ class EvaluationSettings(Settings):
             return tuple(sorted(set(self.curve)))
         if self.norm == "linf" and self.eps < max(PAPER_GRID):
             return PAPER_GRID
-        return tuple(multiple * self.eps for multiple in (MULTIPLES if self.eps else (0,)))
+        # Beyond 1 an L-inf ball holds no more than every image.
+        widest = 1.0 if self.norm == "linf" else float("inf")
+        return tuple(sorted({min(multiple * self.eps, widest) for multiple in MULTIPLES}))
