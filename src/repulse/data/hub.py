@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from repulse.common.errors import RepulseError
 from repulse.data.sources import SOURCES, Columns, Source, Split
@@ -74,14 +74,14 @@ def _is_there(place: str) -> bool:
 
 @contextmanager
 def _from_the_cache_alone(*, unless: bool) -> Iterator[None]:
-    """No requests within this context: those of a Hub that cannot be reached are tried and printed for half a minute."""
+    """No requests within this context: to a Hub out of reach they are tried, and printed, for half a minute."""
     import datasets
     import huggingface_hub.constants
 
     if unless:
         yield
         return
-    switches = (datasets.config, huggingface_hub.constants)
+    switches: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
     before = [module.HF_HUB_OFFLINE for module in switches]
     for module in switches:
         module.HF_HUB_OFFLINE = True
