@@ -6,13 +6,17 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 REPORT ?= runs/demo/report.html
 
-.PHONY: demo test lint format types docs browser clean
+.PHONY: demo test examples lint format types docs browser clean
 
 demo: .venv/.installed
 	$(BIN)/repulse demo
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not others"
+
+# The examples in other people's frameworks, and their models: large packages, slow to import.
+examples: .venv/.installed-test .venv/.installed-examples
+	$(BIN)/python -m pytest -m others tests/examples tests/foreign
 
 lint: .venv/.installed-lint
 	$(BIN)/ruff check .
@@ -43,6 +47,12 @@ clean:
 # Installed again whenever a dependency changes.
 .venv/.installed: .venv/.made pyproject.toml constraints.txt
 	$(PIP) --editable .
+	touch $@
+
+# The converter of ONNX files without torchvision, which it needs for detectors only, and which must fit PyTorch's build.
+.venv/.installed-test: .venv/.installed
+	$(PIP) --editable '.[test]'
+	$(PIP) --no-deps 'onnx2pytorch>=0.6'
 	touch $@
 
 .venv/.installed-%: .venv/.installed

@@ -197,7 +197,7 @@ def open_foreign(
 
 def _about_weights(spec: str, weights: Path | None) -> str:
     """What to say of a model whose weights nobody named; empty where they are known."""
-    if weights is not None or spec.startswith("timm/") or ":" not in spec:
+    if weights is not None or spec.startswith(("timm/", "hf:", "robustbench:")) or ":" not in spec:
         return ""
     return f"no --weights: {spec} is measured with the weights that its code makes, which may be random"
 
@@ -205,7 +205,7 @@ def _about_weights(spec: str, weights: Path | None) -> str:
 def _program_text(spec: str) -> str:
     """A digest of the file that a factory stands in; empty for a model that has none."""
     module, _, attribute = spec.rpartition(":")
-    if not (module and attribute):
+    if not (module and attribute) or spec.startswith(("hf:", "robustbench:")):
         return ""
     path = Path(module)
     if path.suffix != ".py":

@@ -302,7 +302,7 @@ def test_the_smallest_perturbation_is_never_below_the_radius():
     assert torch.isfinite(smallest).any()
 
 
-def test_a_model_outside_autograd_is_measured_without_gradients_and_never_believed():
+def test_a_model_outside_autograd_is_measured_by_attacks_without_gradients_and_never_believed():
     class Outside(nn.Module):
         def __init__(self):
             super().__init__()
@@ -314,7 +314,7 @@ def test_a_model_outside_autograd_is_measured_without_gradients_and_never_believ
 
     x, y = images(linear())
     record = evaluate(Outside(), x, y, EvaluationSettings(eps=0.1, **{**QUICK, "attacks": "standard"})).record
-    assert record.attack("pgd-5-margin").robust_accuracy > record.attack("square").robust_accuracy
+    assert [attack.name for attack in record.attacks] == ["square"], "the others stand still"
     assert record.worst_case_accuracy == pytest.approx((radius(linear(), x, y) > 0.1).double().mean().item(), abs=0.05)
     assert record.verdict.word != "measured"
 

@@ -40,6 +40,7 @@ def test_plain_pytorch(digits):
     assert right(criterion.logits(net(x)), y) > 0.85
 
 
+@pytest.mark.others
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("eps", [0.0, 0.05])
 def test_a_lightning_module(digits, eps, tmp_path):
@@ -53,6 +54,7 @@ def test_a_lightning_module(digits, eps, tmp_path):
     assert "criterion.prototypes" in module.state_dict()
 
 
+@pytest.mark.others
 @pytest.mark.filterwarnings("ignore")
 def test_the_hugging_face_trainer(digits, tmp_path):
     transformers = pytest.importorskip("transformers")

@@ -24,7 +24,9 @@ class MeasuringCommand(Settings):
     checkpoint: Literal["last", "best"] = Field("last", description="Weights of the last epoch, or of the best.")
     images: int | None = Field(None, ge=1, description="How many test images, classes balanced; none: all.")
     source: str | None = Field(None, description="Where the data lies now; none: where the run found it.")
-    model: str | None = Field(None, description="From outside: module:factory, file.py:factory, timm/NAME, a file.")
+    model: str | None = Field(
+        None, description="From outside: module:factory, file.py:factory, timm/NAME, hf:NAME, a file."
+    )
     weights: Path | None = Field(None, description="Its weights: .safetensors, or a .pt state dict.")
     weights_key: str | None = Field(None, description="Which set of weights of the file, such as model_ema.")
     data: str | None = Field(None, description="Its images: 'digits', a folder of parquet files or images, a Hub id.")

@@ -20,6 +20,7 @@ from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
 from repulse.attacks.threat import column
 from repulse.common.seeding import derive_seed
+from repulse.evaluation.gradient_free import GradientFree
 from repulse.subject import Subject
 from repulse.subject.identity import exact_words
 from repulse.subject.journal import BatchResult
@@ -90,6 +91,11 @@ class Bench:
         if not random:
             with attackable(self.model):
                 self.attacked_model = folded(self.model, self.images[: self.batch_size].to(self.device))
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether attacks by gradients can move at all."""
+        return not isinstance(self.model, GradientFree)
 
     @property
     def right(self) -> Bool[Tensor, "N"]:

@@ -65,6 +65,9 @@ def run_attacks(bench: Bench, settings: EvaluationSettings, threat: Threat) -> F
             + adaptive_plan(bench, threat, loss)
             + [each for each in todo if not each.survivors]
         )
+    if not bench.has_gradients:
+        # The others would stand still, pass after pass. PGD is run all the same where it is all that was asked for.
+        todo = [each for each in todo if each.attack.black_box] or todo
     outcomes: dict[str, Outcome] = {}
     records: list[AttackRecord] = []
     series: dict[str, _Series] = {}

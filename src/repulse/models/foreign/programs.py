@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from repulse.common.errors import RepulseError, first_line, one_line
 from repulse.models.foreign.files import kind_of_file
 
-PROGRAM_SUFFIXES = (".pt", ".pth", ".ts", ".jit", ".pt2", ".safetensors")
+PROGRAM_SUFFIXES = (".pt", ".pth", ".ts", ".jit", ".pt2", ".safetensors", ".onnx")
 
 
 class Program(nn.Module):
