@@ -14,7 +14,12 @@ from repulse.cli.options import SettingsCommand, flatten
 from repulse.common.settings import choices_of, group_of
 
 # What a check beyond the type asks for.
-LEGAL = {"prototypes.method": ["simplex"], "model.backbone": ["fast"]}
+LEGAL = {
+    "prototypes.method": ["simplex"],
+    "model.backbone": ["fast"],
+    "attacks": ["quick", "apgd-ce,square"],
+    "ensemble": ["square"],
+}
 
 
 def recorder(command):

@@ -4,11 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from repulse.attacks import Threat
+from repulse.attacks import FMN, Square, Threat
 from repulse.common.errors import RepulseError
 from repulse.evaluation import About, EvaluationSettings, evaluate, load_evaluation
+from repulse.evaluation.bench import Bench
 from repulse.evaluation.expectation import is_random
+from repulse.evaluation.plan import plan
 from repulse.models import PrototypeClassifier
+from repulse.subject import Subject
 
 QUICK = {"steps": (2, 5), "curve": (0.0, 0.02, 0.05, 0.1), "curve_steps": 5, "batch_size": 40, "attacks": "paper"}
 
@@ -291,6 +294,48 @@ def test_standard_adds_the_attacks_of_autoattack_to_what_pgd_leaves():
             assert attack.robust_accuracy == left / 90
     assert evaluation.record.worst_case_accuracy == left / 90
     assert left / 90 == pytest.approx((radius(model, x, y) > 0.02).double().mean().item(), abs=1e-9)
+
+
+def test_attacks_are_chosen_by_their_names_and_each_runs_on_what_those_before_it_left():
+    model = linear()
+    x, y = images(model)
+    few = {**QUICK, "curve": (), "eps": 0.02}
+    record = evaluate(model, x, y, **{**few, "attacks": ["apgd-ce", "random-search", "paper"]}).record
+    first, second = (attack for attack in record.attacks if attack.group == "chosen")
+    assert (first.name, first.objective, first.black_box) == ("apgd-ce", "cross-entropy", False)
+    assert (second.name, second.objective, second.black_box) == ("random-search", "", True)
+    assert second.attacked == first.attacked - first.added
+    assert record.verdict.reasons[0] == "The attacks of AutoAttack were not run."
+
+
+def test_an_attack_runs_once_and_others_of_its_name_are_told_apart():
+    model = linear()
+    x, y = images(model, 30)
+    settings = EvaluationSettings(attacks="quick,square,square,fmn", steps=(2,))
+    planned = plan(Bench(Subject(model, x, y)), settings, Threat("linf", 0.02), published=False)
+    assert len({each.name for each in planned}) == len(planned)
+    told = [(each.name, each.group) for each in planned if isinstance(each.attack, Square | FMN)]
+    assert told == [
+        ("square", "quick"),
+        ("square-chosen", "chosen"),
+        ("fmn", "chosen"),
+        ("fmn-adaptive", "adaptive"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("attacks", "message"),
+    [
+        ("standrd", "evaluate: unknown attack 'standrd'; did you mean 'standard'? known: adaptive, apgd-ce, .*"),
+        (["square", "apgd"], "evaluate: unknown attack 'apgd'; did you mean 'apgd-ce'? known: .*"),
+        ([], "evaluate: name at least one attack of adaptive, apgd-ce, .*"),
+        ("transfer", "evaluate: unknown attack 'transfer'; .*"),
+    ],
+)
+def test_attacks_that_are_not_known_are_refused_with_the_nearest_name(attacks, message):
+    model = linear()
+    with pytest.raises(RepulseError, match=f"^{message.replace('?', '[?]')}$"):
+        evaluate(model, *images(model), attacks=attacks)
 
 
 def test_the_smallest_perturbation_is_never_below_the_radius():

@@ -2,7 +2,7 @@
 
 from repulse.attacks.apgd import APGD, TargetedAPGD
 from repulse.attacks.attack import ATTACKS, Attack, AttackResult
-from repulse.attacks.ensemble import Ensemble, Member, ensemble, make_attack
+from repulse.attacks.ensemble import ENSEMBLES, Ensemble, Member, ensemble, make_attack
 from repulse.attacks.fab import FAB
 from repulse.attacks.fmn import FMN
 from repulse.attacks.hop_skip_jump import HopSkipJump
@@ -23,6 +23,7 @@ from repulse.attacks.transfer import Transfer
 __all__ = [
     "APGD",
     "ATTACKS",
+    "ENSEMBLES",
     "FAB",
     "FMN",
     "OBJECTIVES",

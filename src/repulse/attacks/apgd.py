@@ -7,12 +7,13 @@ attacks*, ICML 2020, algorithm 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from repulse.attacks.attack import ATTACKS, Attack
-from repulse.attacks.objectives import Objective
+from repulse.attacks.objectives import OBJECTIVES, Objective
 from repulse.attacks.standing import Standing, Value
 from repulse.attacks.targets import TargetedObjective, classes_by_distance, dlr_targeted, nearest_wrong_classes
 from repulse.attacks.threat import column
@@ -82,6 +83,11 @@ class TargetedAPGD(Attack):
             targets = nearest_wrong_classes(standing.clean_logits(), standing.labels, self.targets)
         for index, target in enumerate(targets.unbind(1)):
             _climb(standing, standing.towards(target, self.objective), self.steps, "apgd-targeted", index)
+
+
+# Under the names that AutoAttack and its users give them.
+for _name, _climbed in {"apgd-ce": "cross-entropy", "apgd-dlr": "dlr", "apgd-margin": "margin"}.items():
+    ATTACKS.register(_name)(partial(APGD, OBJECTIVES[_climbed]))
 
 
 def _check(steps: int, **counts: int) -> None:

@@ -136,7 +136,7 @@ class Attack(ABC):
         return found
 
 
-ATTACKS: Registry[type[Attack]] = Registry("attack")
+ATTACKS: Registry[Callable[..., Attack]] = Registry("attack")
 
 
 @contextmanager

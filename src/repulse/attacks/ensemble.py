@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -36,17 +37,21 @@ def make_attack(name: str, **settings: Any) -> Attack:
     Raises:
         RepulseError: if there is no such attack, objective or setting, or a setting is missing or out of range.
     """
-    kind = ATTACKS[name]
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    known = signature(ATTACKS[name]).parameters
     for setting in settings:
         if setting not in known:
             raise unknown_name(f"setting of attack {name!r}", setting, known)
-    for setting, field in known.items():
-        if field.default is MISSING and setting not in settings:
+    for setting in _needed(name):
+        if setting not in settings:
             raise RepulseError(f"attack {name!r} needs a setting {setting!r}")
     if isinstance(objective := settings.get("objective"), str):
         settings["objective"] = OBJECTIVES[objective]
-    return kind(**settings)
+    return ATTACKS[name](**settings)
+
+
+def _needed(name: str) -> list[str]:
+    """The settings of a registered attack that have no default."""
+    return [key for key, each in signature(ATTACKS[name]).parameters.items() if each.default is each.empty]
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,11 @@ def ensemble(name: str) -> Ensemble:
     if name not in ENSEMBLES and name in ATTACKS:
         return Ensemble((Member(name, name, make_attack(name)),))
     return ENSEMBLES[name]
+
+
+def known_attacks() -> list[str]:
+    """The names that `ensemble` takes: ensembles, and the registered attacks that need no settings."""
+    return [*ENSEMBLES, *(name for name in ATTACKS if not _needed(name))]
 
 
 _NEAR = Ensemble(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from repulse.common.settings import Settings
+from repulse.attacks.ensemble import known_attacks
+from repulse.common.settings import Names, Settings
 from repulse.common.units import Number
 
 
@@ -24,7 +25,9 @@ class CertificationSettings(Settings):
     n0: int = Field(100, ge=1, description="Smoothing: noisy draws per image that choose the class.")
     alpha: float = Field(0.001, gt=0, lt=1, description="Smoothing: probability that a certificate is wrong.")
     attack: bool = Field(False, description="Attack every image at its own certified radius, and beyond.")
-    ensemble: Literal["quick", "standard", "adaptive"] = Field("adaptive", description="Attacks of --attack.")
+    ensemble: Annotated[str, Names("ensemble", known_attacks)] = Field(
+        "adaptive", description="Attacks of --attack: an ensemble, or one attack."
+    )
     draws: int = Field(20, ge=1, description="Smoothing: draws of the smoothed classifier that attacks see.")
     batch_size: int | None = Field(None, ge=1, description="Images at once; none: 100 (CPU) or 500 (GPU).")
     seed: int = Field(0, ge=0, description="Seed of noise and of random starts.")

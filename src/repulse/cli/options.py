@@ -19,7 +19,17 @@ import click
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from repulse.common.settings import Choices, Settings, choices_of, group_of, overlay, read_yaml, validate
+from repulse.common.settings import (
+    Choices,
+    Names,
+    Settings,
+    choices_of,
+    group_of,
+    names_of,
+    overlay,
+    read_yaml,
+    validate,
+)
 
 S = TypeVar("S", bound=Settings)
 
@@ -33,6 +43,7 @@ class Flag:
     help: str
     default: Any = None
     is_choice: bool = False
+    names: Names | None = None
 
     @property
     def key(self) -> str:
@@ -53,7 +64,8 @@ class Flag:
             return click.Option([f"--{flag}/--{head}{dot}no-{last}", self.key], default=None, help=self.help)
         # A choice is named by `--loss.name`, or in short by `--loss`.
         names = [f"--{flag}", f"--{flag.removesuffix('.name')}"] if self.is_choice else [f"--{flag}"]
-        metavar = "NAME" if self.is_choice else _metavar(self.annotation)
+        metavar = "NAME" if self.is_choice or self.names is not None else _metavar(self.annotation)
+        metavar += ",..." if self.names is not None and self.names.many else ""
         return click.Option([*names, self.key], multiple=self.many, metavar=metavar, help=self.help)
 
     def plain(self, value: Any) -> Any:
@@ -142,8 +154,10 @@ def flatten(settings: type[Settings], prefix: str = "") -> Iterator[Flag]:
         elif group is not None:
             yield from flatten(group, f"{prefix}{name}.")
         else:
-            default = field.get_default(call_default_factory=True)
-            yield Flag(prefix + name, field.annotation, (field.description or "") + _default_text(default), default)
+            default, names = field.get_default(call_default_factory=True), names_of(field)
+            listed = "" if names is None else f" Known: {', '.join(sorted(names.known()))}."
+            said = (field.description or "") + listed + _default_text(default)
+            yield Flag(prefix + name, field.annotation, said, default, names=names)
 
 
 def _of_choice(prefix: str, field: FieldInfo, choices: Choices[Any]) -> Iterator[Flag]:

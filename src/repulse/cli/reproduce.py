@@ -12,7 +12,8 @@ from rich.console import Console
 from repulse.cli.options import SettingsCommand
 from repulse.common.errors import RepulseError
 from repulse.common.settings import Settings
-from repulse.reproduce.comparisons import COMPARISONS, DIGITS, SCALES, Attacks, Scale
+from repulse.evaluation.settings import AttackNames
+from repulse.reproduce.comparisons import COMPARISONS, DIGITS, SCALES, Scale
 from repulse.reproduce.slurm import SlurmSettings
 
 
@@ -48,7 +49,7 @@ class ReproduceCommand(Settings):
     methods: tuple[str, ...] = Field((), description="Some of the methods; none: all.")
     seeds: tuple[int, ...] = Field((), description=f"Seeds of the runs; none: {_usual('seeds')}.")
     images: int | None = Field(None, ge=1, description=f"Test images to attack; none: {_usual('images')}.")
-    attacks: Attacks | None = Field(None, description=f"With what; none: {_usual('attacks')}.")
+    attacks: AttackNames | None = Field(None, description=f"With what; none: {_usual('attacks')}.")
     stages: tuple[Literal["train", "measure", "report"], ...] = Field(
         ("train", "measure", "report"), description="What to do; without train, runs that have not ended are left out."
     )

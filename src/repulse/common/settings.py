@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -127,6 +127,48 @@ class OneOf(Generic[C]):
                 info_arg=True,
             ),
         )
+
+
+class Names:
+    """Marks a field as the name of a registered thing: `Annotated[str, Names("attack", known_attacks)]`.
+
+    Args:
+        kind: what the thing is called in messages.
+        known: the names that there are; asked whenever a value is checked, or help is printed.
+        many: whether several may be given, separated by commas or as a list; the value is then one text with commas.
+    """
+
+    def __init__(self, kind: str, known: Callable[[], Iterable[str]], *, many: bool = False) -> None:
+        self.kind, self.known, self.many = kind, known, many
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        """How pydantic checks and writes it."""
+        return core_schema.no_info_plain_validator_function(
+            self.checked, serialization=core_schema.to_string_ser_schema()
+        )
+
+    def checked(self, value: Any) -> str:
+        """The name or names, each once.
+
+        Raises:
+            RepulseError: if one is unknown (the nearest is suggested), or none is given.
+        """
+        parts = value.split(",") if isinstance(value, str) and self.many else [value]
+        parts = list(value) if self.many and isinstance(value, list | tuple) else parts
+        names = list(dict.fromkeys(str(part).strip() for part in parts))
+        known = set(self.known())
+        for name in names:
+            if name not in known:
+                raise unknown_name(self.kind, name, known)
+        if not names:
+            raise RepulseError(f"name at least one {self.kind} of {', '.join(sorted(known))}")
+        return ",".join(names)
+
+
+def names_of(field: FieldInfo) -> Names | None:
+    """What a field may name; None if it names nothing that is registered."""
+    inside = [mark for part in typing.get_args(field.annotation) for mark in getattr(part, "__metadata__", ())]
+    return next((mark for mark in (*field.metadata, *inside) if isinstance(mark, Names)), None)
 
 
 def choices_of(field: FieldInfo | None) -> Choices[Any] | None:

@@ -26,7 +26,7 @@ def curve_attack(settings: EvaluationSettings) -> str:
         f"PGD-{settings.curve_steps}, steps of a quarter of eps: on the training loss from the clean image, on "
         "cross-entropy and on the margin from a random point"
     )
-    if settings.attacks != "paper":
+    if settings.chosen:
         how += (
             "; an image is attacked from the smallest radius at which anything fooled it until it falls, and on the "
             "margin at the radius just below, where that is near"
@@ -44,7 +44,7 @@ def robustness_curve(bench: Bench, settings: EvaluationSettings, findings: Findi
     for name in LOGIT_OBJECTIVES:
         attacks[name] = PGD(OBJECTIVES[name], steps=settings.curve_steps, random_start=True)
     balls = [Threat(settings.norm, eps) for eps in settings.radii]
-    known = settings.attacks != "paper"
+    known = bool(settings.chosen)
     if known and not bench.has_gradients:
         return tuple(
             CurvePoint(eps=ball.eps, robust_accuracy={"worst case": robust_beyond(bench, ball)}) for ball in balls

@@ -12,7 +12,7 @@ from repulse.attacks import PGD, Threat
 from repulse.attacks.minimum_norm import seeks_minimum
 from repulse.attacks.passes import Passes
 from repulse.evaluation.bench import Bench, Outcome
-from repulse.evaluation.plan import PlannedAttack, adaptive_plan, plan
+from repulse.evaluation.plan import PlannedAttack, plan
 from repulse.evaluation.published import AsPublished
 from repulse.evaluation.record import AttackRecord, Group
 from repulse.evaluation.settings import EvaluationSettings
@@ -57,14 +57,7 @@ class Findings:
 def run_attacks(bench: Bench, settings: EvaluationSettings, threat: Threat) -> Findings:
     """Run the plan. In the worst case, the first attack that fooled an image stands for it."""
     script = _script_bench(bench) if settings.norm == "linf" else None
-    loss = bench.subject.training_loss
-    todo = plan(settings, threat, loss, published=script is not None)
-    if settings.attacks == "adaptive":
-        todo = (
-            [each for each in todo if each.survivors]
-            + adaptive_plan(bench, threat, loss)
-            + [each for each in todo if not each.survivors]
-        )
+    todo = plan(bench, settings, threat, published=script is not None)
     if not bench.has_gradients:
         # The others would stand still, pass after pass. PGD is run all the same where it is all that was asked for.
         todo = [each for each in todo if each.attack.black_box] or todo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from repulse.attacks import OBJECTIVES, PGD, Attack, EmbeddingLoss, Objective, Threat, fgsm, through_embedding
 from repulse.attacks.ensemble import Ensemble, adaptive, ensemble
@@ -20,6 +20,10 @@ TRAINING_LOSS = "training loss"
 
 # The model is asked several times for each, which must stay cheap beside the attacks.
 SURROGATE_IMAGES = 1000
+
+
+# The ensembles that are groups of their own in a record.
+_GROUPS: dict[str, Group] = {"quick": "quick", "standard": "standard"}
 
 
 @dataclass(frozen=True)
@@ -41,29 +45,28 @@ def training_objective(loss: EmbeddingLoss | None) -> Objective:
     return OBJECTIVES["cross-entropy"] if loss is None else through_embedding(loss)
 
 
-def plan(
-    settings: EvaluationSettings, threat: Threat, loss: EmbeddingLoss | None, *, published: bool
-) -> list[PlannedAttack]:
+def plan(bench: Bench, settings: EvaluationSettings, threat: Threat, *, published: bool) -> list[PlannedAttack]:
     """The attacks of an evaluation: first those that decide, each on what all before it left, then measurements of all.
 
     - `quick`, if wanted: the attacks of AutoAttack with budgets that follow from what they find.
     - `standard`, if wanted: the attacks of AutoAttack.
+    - `adaptive`, if wanted: these, and everything else that might find more, a surrogate to transfer from included.
+    - `chosen`: other ensembles, and attacks on their own, by their names.
     - `paper`: PGD on the training loss from the clean image (Serban et al. 2021, section 4.1).
     - `paper-as-published`, if wanted: the same with the published script's treatment of the images (see `published`).
     - `logits`: FGSM, and PGD on cross-entropy and margin from random starts.
-    - FMN beside either of them: the minimum norm of all images, from which the curve follows.
-
-    What `adaptive` adds needs the model: see `adaptive_plan`.
+    - FMN beside any of them: the minimum norm of all images, from which the curve follows.
     """
-    training = training_objective(loss)
+    training = training_objective(bench.subject.training_loss)
     planned: list[PlannedAttack] = []
-    if settings.attacks == "quick":
-        planned += _members("quick", ensemble("quick"))
-    elif settings.attacks != "paper":
-        planned += _members("standard", ensemble("standard"))
-    if settings.attacks != "paper":
+    for name in settings.chosen:
+        if name == "adaptive":
+            planned += _members("standard", ensemble("standard")) + _adaptive(bench, threat)
+        else:
+            planned += _members(_GROUPS.get(name, "chosen"), ensemble(name))
+    if settings.chosen:
         # The further walks of the long one find little that is nearer, for three times the passes.
-        walk = FMN(targets=0) if settings.attacks == "quick" else FMN()
+        walk = FMN() if {"standard", "adaptive"} & set(settings.chosen) else FMN(targets=0)
         planned.append(PlannedAttack("fmn", "FMN, minimum norm", "adaptive", walk))
     single = fgsm(OBJECTIVES["cross-entropy"], threat)
     planned.append(PlannedAttack("fgsm-cross-entropy", "FGSM, cross-entropy", "logits", single))
@@ -87,12 +90,23 @@ def plan(
             pgd(steps, objective, "logits", OBJECTIVES[objective], random_start=True)
         if published:
             pgd(steps, TRAINING_LOSS, "paper-as-published", training, random_start=False, suffix=", as published")
-    return planned
+    return _each_once(planned)
 
 
-def adaptive_plan(bench: Bench, threat: Threat, loss: EmbeddingLoss | None) -> list[PlannedAttack]:
+def _each_once(planned: list[PlannedAttack]) -> list[PlannedAttack]:
+    """The attacks without repetitions; different ones of one name are told apart by their groups."""
+    kept: dict[str, PlannedAttack] = {}
+    for each in planned:
+        same = kept.get(each.name)
+        if same is not None and (same.attack, same.survivors) != (each.attack, each.survivors):
+            each = replace(each, name=f"{each.name}-{each.group}", label=f"{each.label}, {each.group}")
+        kept.setdefault(each.name, each)
+    return list(kept.values())
+
+
+def _adaptive(bench: Bench, threat: Threat) -> list[PlannedAttack]:
     """What the adaptive ensemble adds to the standard one for this model, a surrogate to transfer from included."""
-    some = bench.images[:SURROGATE_IMAGES].to(bench.device)
+    some, loss = bench.images[:SURROGATE_IMAGES].to(bench.device), bench.subject.training_loss
     everything = adaptive(
         prototypes=has_distances(bench.model),
         surrogate=train_surrogate(bench.model, some, threat, seed=bench.seed),

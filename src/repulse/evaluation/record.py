@@ -40,7 +40,7 @@ from repulse.subject.record import DataRecord, ModelRecord, RecordPart, read_rec
 RECORD_FILE = "record.json"
 OUTCOMES_FILE = "outcomes.safetensors"
 
-Group = Literal["paper", "paper-as-published", "logits", "quick", "standard", "adaptive"]
+Group = Literal["paper", "paper-as-published", "logits", "quick", "standard", "adaptive", "chosen"]
 
 
 class AttackRecord(RecordPart):
@@ -51,7 +51,7 @@ class AttackRecord(RecordPart):
     group: Group = Field(
         description="'paper': the paper's protocol; 'paper-as-published': its evaluation script; 'logits': PGD beside "
         "it; 'quick': the attacks of AutoAttack with small budgets; 'standard': with its own; 'adaptive': everything "
-        "else that might find more."
+        "else that might find more; 'chosen': what was asked for by name."
     )
     objective: str = Field("", description="The one objective whose gradient it climbs: 'margin'; empty: none.")
     black_box: bool = Field(False, description="Whether it works without gradients of the model.")

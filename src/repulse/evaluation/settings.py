@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from repulse.common.settings import Settings
+from repulse.attacks.ensemble import known_attacks
+from repulse.common.settings import Names, Settings
 from repulse.common.units import Number, check_radius, refuse_radius
 
 # The grid of the paper's figures: eps 0 to 32 of 255.
@@ -17,15 +18,23 @@ PAPER_GRID = tuple(level / 255 for level in (0, 2, 4, 8, 12, 16, 24, 32))
 MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 
 
+# Nothing beside the paper's protocol and PGD on the logits, which always run.
+PAPER_ONLY = "paper"
+
+AttackNames = Annotated[str, Names("attack", lambda: (PAPER_ONLY, *known_attacks()), many=True)]
+"""Ensembles and registered attacks, one or several."""
+
+
 class EvaluationSettings(Settings):
     """Which attacks, how strong, on how many images."""
 
     norm: Literal["linf", "l2"] = Field("linf", description="Norm of the ball.")
     eps: Number = Field(8 / 255, ge=0, description="Radius of the ball, in pixels of [0, 1].")
     step_size: Number | None = Field(None, gt=0, description="Step of PGD; none: a quarter of eps (2/255 for 8/255).")
-    attacks: Literal["paper", "quick", "standard", "adaptive"] = Field(
+    attacks: AttackNames = Field(
         "standard",
-        description="PGD only; also AutoAttack's with small budgets; also AutoAttack's; also everything else.",
+        description="What runs beside PGD: nothing (paper), AutoAttack's with small budgets (quick), AutoAttack's "
+        "(standard), everything there is (adaptive), or attacks by their names.",
     )
     steps: tuple[int, ...] = Field((20, 100), description="Steps of PGD; each is an attack of its own.")
     restarts: int = Field(1, ge=1, description="Random starts of PGD on the logits.")
@@ -45,6 +54,11 @@ class EvaluationSettings(Settings):
         for radius in self.curve or ():
             refuse_radius(self.norm, radius)
         return self
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The ensembles and attacks that run beside PGD, in this order."""
+        return tuple(name for name in self.attacks.split(",") if name != PAPER_ONLY)
 
     @property
     def radii(self) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ _TOGETHER: dict[Group, str] = {
     "quick": "quick attacks",
     "standard": "standard attacks",
     "adaptive": "attacks beyond AutoAttack",
+    "chosen": "chosen attacks",
 }
 
 

@@ -9,11 +9,10 @@ from repulse.common.registry import unknown_name
 from repulse.common.settings import merge
 from repulse.config.layers import FAST_ROBUST, FAST_TRAINING
 from repulse.config.run import RunConfig
-from repulse.evaluation.settings import EvaluationSettings
+from repulse.evaluation.settings import AttackNames, EvaluationSettings
 from repulse.reproduce.methods import METHODS
 
 Scale = Literal["smoke", "cpu", "fast", "full"]
-Attacks = Literal["quick", "standard", "adaptive"]
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ class Size:
     changes: dict[str, dict[str, Any]]
     seeds: tuple[int, ...]
     images: int
-    attacks: Attacks
+    attacks: AttackNames
     methods: tuple[str, ...] = tuple(METHODS)
 
 
@@ -172,7 +171,7 @@ def comparison(name: str, data: str) -> Comparison:
     return _ON_DIGITS if data == DIGITS else COMPARISONS[name]
 
 
-def measurement(name: str, data: str, scale: Scale, attacks: Attacks | None = None) -> EvaluationSettings:
+def measurement(name: str, data: str, scale: Scale, attacks: AttackNames | None = None) -> EvaluationSettings:
     """How every model of a comparison is attacked, by default as its scale says: the same for all."""
     eps = comparison(name, data).eps
     # Up to 32/255 for an eps of 8/255, as in the paper's figures.

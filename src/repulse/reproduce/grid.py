@@ -19,8 +19,8 @@ from repulse.common.run_files import CONFIG_FILE, TEST_FILE
 from repulse.config.run import RunConfig, read_config
 from repulse.evaluation.protocol import threat_name
 from repulse.evaluation.record import RECORD_FILE, Record
-from repulse.evaluation.settings import EvaluationSettings
-from repulse.reproduce.comparisons import SCALES, Attacks, Scale, cell_config, comparison, measurement
+from repulse.evaluation.settings import AttackNames, EvaluationSettings
+from repulse.reproduce.comparisons import SCALES, Scale, cell_config, comparison, measurement
 from repulse.reproduce.methods import METHODS, Method
 from repulse.run_folder import differences
 from repulse.subject.record import read_record
@@ -66,7 +66,7 @@ class Grid:
     images: int = 0
     title: str = ""
     processes: int = 1
-    attacks: Attacks | None = None
+    attacks: AttackNames | None = None
 
     def __post_init__(self) -> None:
         size = SCALES[self.scale]

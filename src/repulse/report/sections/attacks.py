@@ -15,6 +15,7 @@ GROUPS: dict[Group, str] = {
     "quick": "quick, as AutoAttack with small budgets",
     "standard": "standard, as AutoAttack",
     "adaptive": "beyond AutoAttack",
+    "chosen": "chosen by name",
     "paper-as-published": "the paper's script, not counted",
 }
 """What a table calls the groups of attacks, in the order in which it lists them."""
