@@ -37,7 +37,7 @@ from repulse.common.files import load_tensors, save_tensors, write_atomically
 from repulse.common.settings import merge
 from repulse.config.run import read_config
 from repulse.data import data_kept, load_data, subset
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.run_folder import load_run, load_splits
 from repulse.subject import Subject
 
@@ -94,11 +94,11 @@ def ours(name: str) -> Callable[[nn.Module, Tensor, Tensor, Threat], tuple[Tenso
             "repulse Square": (Member("square", "Square", Square(queries=SQUARE_QUERIES, rescale=True)),),
             "repulse Square, fewer queries": (Member("square", "Square", Square(queries=FEWER_QUERIES, rescale=True)),),
         }[name]
-        bench = Bench(Subject(model, x, y))
+        runner = AttackRunner(Subject(model, x, y))
         outcome = None
         forward = backward = 0
         for member in members:
-            outcome = bench.attack(member.attack, threat, member.label, after=outcome)
+            outcome = runner.attack(member.attack, threat, member.label, after=outcome)
             spent = outcome.passes.total
             forward, backward = forward + spent[0], backward + spent[1]
         assert outcome is not None

@@ -26,7 +26,7 @@ from repulse.common.environment import environment
 from repulse.common.files import write_atomically
 from repulse.common.settings import merge
 from repulse.data import data_kept
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.opening import evaluate_run, open_run
 from repulse.reproduce.comparisons import cell_config
@@ -107,7 +107,7 @@ def slug(label: str) -> str:
 
 def after_margin(folder: Path, images: int) -> float:
     """Robust accuracy after 20 steps of PGD on the margin, of more images than stronger attacks have time for."""
-    outcome = Bench(open_run(folder, images=images)).attack(
+    outcome = AttackRunner(open_run(folder, images=images)).attack(
         PGD(OBJECTIVES["margin"], steps=20), Threat("linf", EPS), "PGD-20, margin"
     )
     return outcome.robust.double().mean().item()

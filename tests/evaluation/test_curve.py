@@ -6,7 +6,7 @@ from torch import nn
 
 from repulse.attacks import Threat
 from repulse.evaluation import EvaluationSettings
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.curve import robustness_curve
 from repulse.evaluation.findings import run_attacks
 from repulse.subject import Subject
@@ -16,17 +16,17 @@ RADII = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 def curve_of(model, x, y, attacks, norm="linf", eps=0.05):
     settings = EvaluationSettings(norm=norm, eps=eps, attacks=attacks, steps=(10,), curve=RADII, curve_steps=10)
-    bench = Bench(Subject(model, x, y))
-    findings = run_attacks(bench, settings, Threat(norm, eps))
+    runner = AttackRunner(Subject(model, x, y))
+    findings = run_attacks(runner, settings, Threat(norm, eps))
     asked = []
-    attack = bench.attack
+    attack = runner.attack
 
     def counted(*given, among=None, **how):
-        asked.append(int(bench.right.sum() if among is None else among.sum()))
+        asked.append(int(runner.right.sum() if among is None else among.sum()))
         return attack(*given, among=among, **how)
 
-    bench.attack = counted
-    return robustness_curve(bench, settings, findings), sum(asked)
+    runner.attack = counted
+    return robustness_curve(runner, settings, findings), sum(asked)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -10,7 +10,7 @@ from torch import nn
 import zoo
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.attacks.passes import Passes
-from repulse.evaluation.bench import Bench, Outcome
+from repulse.evaluation.attack_runner import AttackRunner, Outcome
 from repulse.evaluation.checks import CHECKS, Finding, check, examine
 from repulse.evaluation.checks.check import checks_on
 from repulse.evaluation.checks.evidence import Evidence
@@ -141,9 +141,9 @@ def test_without_the_standard_attacks_nothing_is_established():
 
 def test_a_weak_evaluation_is_found_out_by_more_steps():
     x, y = zoo.shown()
-    bench, threat = Bench(Subject(zoo.undefended(0), x, y, batch_size=64)), Threat("linf", 0.1)
-    weak = {"pgd-1-margin": bench.attack(PGD(OBJECTIVES["margin"], 1, step_size=0.01), threat, "weak")}
-    checks = {check.name: check for check in examine(bench, threat, weak, [attack_record("pgd-1-margin", "logits")])}
+    runner, threat = AttackRunner(Subject(zoo.undefended(0), x, y, batch_size=64)), Threat("linf", 0.1)
+    weak = {"pgd-1-margin": runner.attack(PGD(OBJECTIVES["margin"], 1, step_size=0.01), threat, "weak")}
+    checks = {check.name: check for check in examine(runner, threat, weak, [attack_record("pgd-1-margin", "logits")])}
     assert "more-steps-change-little" in serious(checks)
     assert checks["more-steps-change-little"].measured > 0.3
 
@@ -155,37 +155,37 @@ def test_only_what_a_black_box_attack_adds_counts_even_if_outcomes_add_up():
         "square": outcome([0, 0, 0, 1, 1]),
         "fmn": outcome([0, 0, 0, 0, 1]),
     }
-    bench = Bench(Subject(nn.Linear(2, 2), torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64)))
-    bench.natural = bench.labels
+    runner = AttackRunner(Subject(nn.Linear(2, 2), torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64)))
+    runner.natural = runner.labels
     attacks = [
         attack_record("pgd-20-margin", "logits", objective="margin"),
         attack_record("square", "standard", black_box=True),
         attack_record("fmn", "adaptive", minimum_norm=True),
     ]
-    evidence = Evidence.gather(bench, Threat("linf", 0.1), found, attacks, 5)
+    evidence = Evidence.gather(runner, Threat("linf", 0.1), found, attacks, 5)
     assert evidence.black_box_gain().tolist() == [False, True, False, False, False]
     assert evidence.survivors.tolist() == [False, False, False, False, True]
-    without = Evidence.gather(bench, Threat("linf", 0.1), {"fmn": found["fmn"]}, attacks, 5)
+    without = Evidence.gather(runner, Threat("linf", 0.1), {"fmn": found["fmn"]}, attacks, 5)
     assert without.black_box_gain() is None
 
 
 def test_what_the_papers_script_finds_counts_for_nothing():
     found = {"a": outcome([0, 0, 1]), "b": outcome([1, 0, 1])}
     attacks = [attack_record("a", "paper-as-published"), attack_record("b", "paper")]
-    bench = Bench(Subject(nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), batch_size=5))
-    bench.natural = bench.labels
-    evidence = Evidence.gather(bench, Threat("linf", 0.1), found, attacks, 5)
+    runner = AttackRunner(Subject(nn.Linear(2, 2), torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), batch_size=5))
+    runner.natural = runner.labels
+    evidence = Evidence.gather(runner, Threat("linf", 0.1), found, attacks, 5)
     assert evidence.survivors.tolist() == [True, False, True]
     assert evidence.group("paper").tolist() == [True, False, True]
     assert evidence.group("logits", "standard") is None
 
 
 def quick(model, x, y, threat, **settings):
-    bench = Bench(Subject(model, x, y, batch_size=7))
-    found = {"pgd-5-margin": bench.attack(PGD(OBJECTIVES["margin"], 5), threat, "quick")}
+    runner = AttackRunner(Subject(model, x, y, batch_size=7))
+    found = {"pgd-5-margin": runner.attack(PGD(OBJECTIVES["margin"], 5), threat, "quick")}
     return {
         check.name: check
-        for check in examine(bench, threat, found, [attack_record("pgd-5-margin", "logits")], **settings)
+        for check in examine(runner, threat, found, [attack_record("pgd-5-margin", "logits")], **settings)
     }
 
 
@@ -227,10 +227,10 @@ def test_nothing_can_be_asked_of_a_model_that_is_never_right_or_of_a_ball_that_i
 def test_as_many_images_as_asked_for_evenly_spread():
     model, x, y = two_classes(100)
     y = torch.where(torch.arange(100) % 2 == 0, y, 1 - y)
-    bench = Bench(Subject(model, x, y, batch_size=7))
-    evidence = Evidence.gather(bench, Threat("linf", 0.05), {}, (), 6)
+    runner = AttackRunner(Subject(model, x, y, batch_size=7))
+    evidence = Evidence.gather(runner, Threat("linf", 0.05), {}, (), 6)
     assert torch.equal(evidence.x, x[[0, 20, 40, 58, 78, 98]])
-    assert len(Evidence.gather(bench, Threat("linf", 0.05), {}, (), 1000)) == 50
+    assert len(Evidence.gather(runner, Threat("linf", 0.05), {}, (), 1000)) == 50
 
 
 def test_examining_again_gives_the_same_and_leaves_no_trace():
@@ -257,7 +257,7 @@ def test_a_random_model_is_examined_alike_every_time():
 
     torch.manual_seed(0)
     first, second = (
-        examine(Bench(Subject(Dice(), x, y, batch_size=30), random=True), Threat("linf", 0.05), {}, ())
+        examine(AttackRunner(Subject(Dice(), x, y, batch_size=30), random=True), Threat("linf", 0.05), {}, ())
         for _ in range(2)
     )
     assert first == second
@@ -267,8 +267,8 @@ def seen(**known):
     """Evidence of which some is known already, and nothing else can be asked."""
     x = torch.zeros(4, 2)
     y = torch.zeros(4, dtype=torch.int64)
-    bench = Bench(Subject(nn.Identity(), x, y, batch_size=4))
-    evidence = Evidence(bench, x, y, y, Threat("linf", 0.1), 0, {}, {}, torch.arange(4))
+    runner = AttackRunner(Subject(nn.Identity(), x, y, batch_size=4))
+    evidence = Evidence(runner, x, y, y, Threat("linf", 0.1), 0, {}, {}, torch.arange(4))
     evidence.__dict__.update(known)
     return evidence
 

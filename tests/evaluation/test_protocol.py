@@ -7,7 +7,7 @@ from torch import nn
 from repulse.attacks import FMN, Square, Threat
 from repulse.common.errors import RepulseError
 from repulse.evaluation import About, EvaluationSettings, evaluate, load_evaluation
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.expectation import is_random
 from repulse.evaluation.plan import plan
 from repulse.models import PrototypeClassifier
@@ -312,7 +312,7 @@ def test_an_attack_runs_once_and_others_of_its_name_are_told_apart():
     model = linear()
     x, y = images(model, 30)
     settings = EvaluationSettings(attacks="quick,square,square,fmn", steps=(2,))
-    planned = plan(Bench(Subject(model, x, y)), settings, Threat("linf", 0.02), published=False)
+    planned = plan(AttackRunner(Subject(model, x, y)), settings, Threat("linf", 0.02), published=False)
     assert len({each.name for each in planned}) == len(planned)
     told = [(each.name, each.group) for each in planned if isinstance(each.attack, Square | FMN)]
     assert told == [

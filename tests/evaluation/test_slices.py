@@ -4,7 +4,7 @@ from torch import nn
 
 from repulse.attacks import Threat
 from repulse.common.errors import RepulseError
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.slices import loss_slices
 from repulse.subject import Subject
 
@@ -21,7 +21,7 @@ def bench_of(model, shape, count=4, *, batch_size=64, seed=0, low=0.4, high=0.6)
     images = low + (high - low) * torch.rand(count, *shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         labels = model(images).argmax(1)
-    return Bench(Subject(model, images, labels, batch_size=batch_size, seed=seed))
+    return AttackRunner(Subject(model, images, labels, batch_size=batch_size, seed=seed))
 
 
 def margins(model, points, label):
@@ -34,17 +34,17 @@ def margins(model, points, label):
 @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 2, 2), (16,), (2, 5)])
 def test_each_axis_holds_the_margin_along_its_direction(shape):
     model = linear(shape)
-    bench = bench_of(model, shape)
+    runner = bench_of(model, shape)
     sign = torch.randn(4, *shape, generator=torch.Generator().manual_seed(2)).sign()
     # Half of the ball: directions have length 1 however far the attack went.
-    found = loss_slices(bench, bench.images + 0.5 * EPS * sign, torch.tensor([2, 0]), Threat("linf", EPS), size=9)
+    found = loss_slices(runner, runner.images + 0.5 * EPS * sign, torch.tensor([2, 0]), Threat("linf", EPS), size=9)
     axis = found["slice/eps"]
     assert torch.allclose(axis, torch.linspace(-0.2, 0.2, 9))
     assert found["slice/index"].tolist() == [2, 0]
     assert found["slice/margin"].shape == (2, 9, 9)
     for k, row in enumerate((2, 0)):
-        label = int(bench.labels[row])
-        points = bench.images[row] + axis.reshape(-1, *[1] * len(shape)) * sign[row]
+        label = int(runner.labels[row])
+        points = runner.images[row] + axis.reshape(-1, *[1] * len(shape)) * sign[row]
         assert torch.allclose(found["slice/margin"][k, 4], margins(model, points, label), atol=1e-5)
         # Across, by a random sign pattern: no step of that length changes a margin by more than the best one does.
         (weight,) = [layer.weight.detach() for layer in model if isinstance(layer, nn.Linear)]
@@ -55,9 +55,9 @@ def test_each_axis_holds_the_margin_along_its_direction(shape):
 
 def test_the_centre_is_the_clean_image():
     model = linear((1, 3, 3))
-    bench = bench_of(model, (1, 3, 3))
-    found = loss_slices(bench, bench.images.clone(), torch.arange(4), Threat("l2", 0.3), size=7)
-    expected = [float(margins(model, bench.images[i : i + 1], int(bench.labels[i]))) for i in range(4)]
+    runner = bench_of(model, (1, 3, 3))
+    found = loss_slices(runner, runner.images.clone(), torch.arange(4), Threat("l2", 0.3), size=7)
+    expected = [float(margins(model, runner.images[i : i + 1], int(runner.labels[i]))) for i in range(4)]
     assert found["slice/margin"][:, 3, 3].tolist() == pytest.approx(expected, abs=1e-6)
     assert found["slice/eps"][3] == 0
 
@@ -67,8 +67,8 @@ def test_an_image_that_nothing_fooled_is_walked_along_its_gradient(norm):
     torch.manual_seed(0)
     # Two classes: the margin of class y is linear, and rises most by its dual norm times eps.
     model = linear((5,), classes=2)
-    bench = bench_of(model, (5,))
-    found = loss_slices(bench, bench.images.clone(), torch.arange(4), Threat(norm, EPS), size=5)
+    runner = bench_of(model, (5,))
+    found = loss_slices(runner, runner.images.clone(), torch.arange(4), Threat(norm, EPS), size=5)
     weight = (model[1].weight[0] - model[1].weight[1]).detach()
     slope = weight.abs().sum() if norm == "linf" else weight.norm()
     rise = found["slice/margin"][:, 2, 3] - found["slice/margin"][:, 2, 2]
@@ -78,8 +78,8 @@ def test_an_image_that_nothing_fooled_is_walked_along_its_gradient(norm):
 def test_in_l2_the_second_direction_stands_at_right_angles_to_the_first():
     # The margin of two classes depends on one direction; walked along it, a step across changes nothing.
     model = linear((6,), classes=2)
-    bench = bench_of(model, (6,))
-    margin = loss_slices(bench, bench.images.clone(), torch.arange(4), Threat("l2", EPS), size=5)["slice/margin"]
+    runner = bench_of(model, (6,))
+    margin = loss_slices(runner, runner.images.clone(), torch.arange(4), Threat("l2", EPS), size=5)["slice/margin"]
     assert torch.allclose(margin, margin[:, 2:3].expand_as(margin), atol=1e-5)
 
 
@@ -95,8 +95,8 @@ def test_images_stay_within_the_range_of_pixels():
 
     model = Watch()
     images = torch.tensor([[0.0, 1.0, 0.5], [1.0, 1.0, 1.0]])
-    bench = Bench(Subject(model, images, torch.zeros(2, dtype=torch.int64)))
-    found = loss_slices(bench, images.clone(), torch.tensor([1]), Threat("linf", 0.5), size=5)
+    runner = AttackRunner(Subject(model, images, torch.zeros(2, dtype=torch.int64)))
+    found = loss_slices(runner, images.clone(), torch.tensor([1]), Threat("linf", 0.5), size=5)
     assert min(model.seen) >= 0
     assert max(model.seen) <= 1
     # Up from white there is no way: the margin -2 sum(x) stays -6 along the uphill half of a step down, and rises.
@@ -130,34 +130,34 @@ class Flat(nn.Module):
 @pytest.mark.parametrize("kind", ["zero", "detached"])
 def test_a_model_without_a_gradient_still_has_a_slice(kind):
     images = torch.full((1, 4), 0.5)
-    bench = Bench(Subject(Flat(kind), images, torch.zeros(1, dtype=torch.int64)))
+    runner = AttackRunner(Subject(Flat(kind), images, torch.zeros(1, dtype=torch.int64)))
     for norm in ("linf", "l2"):
-        found = loss_slices(bench, images.clone(), torch.tensor([0]), Threat(norm, EPS), size=3)
+        found = loss_slices(runner, images.clone(), torch.tensor([0]), Threat(norm, EPS), size=3)
         assert found["slice/margin"].tolist() == [[[-1.0] * 3] * 3]
 
 
 def test_the_model_and_the_random_state_are_left_as_they_were():
     model = linear((4,)).train()
-    bench = bench_of(model, (4,))
+    runner = bench_of(model, (4,))
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    loss_slices(bench, bench.images.clone(), torch.tensor([0]), Threat("linf", EPS), size=3)
+    loss_slices(runner, runner.images.clone(), torch.tensor([0]), Threat("linf", EPS), size=3)
     assert torch.equal(before, torch.random.get_rng_state())
     assert model.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
 def test_nothing_to_slice_is_nothing():
-    bench = bench_of(linear((4,)), (4,))
-    assert loss_slices(bench, bench.images, torch.zeros(0, dtype=torch.int64), Threat("linf", EPS)) == {}
-    assert loss_slices(bench, bench.images, torch.tensor([0]), Threat("linf", 0.0)) == {}
+    runner = bench_of(linear((4,)), (4,))
+    assert loss_slices(runner, runner.images, torch.zeros(0, dtype=torch.int64), Threat("linf", EPS)) == {}
+    assert loss_slices(runner, runner.images, torch.tensor([0]), Threat("linf", 0.0)) == {}
 
 
 def test_impossible_grids_are_refused():
-    bench = bench_of(linear((4,)), (4,))
+    runner = bench_of(linear((4,)), (4,))
     with pytest.raises(RepulseError) as error:
-        loss_slices(bench, bench.images, torch.tensor([0]), Threat("linf", EPS), size=4)
+        loss_slices(runner, runner.images, torch.tensor([0]), Threat("linf", EPS), size=4)
     assert str(error.value) == "a slice needs an odd number of points, at least 3, got 4"
     with pytest.raises(RepulseError) as error:
-        loss_slices(bench, bench.images, torch.tensor([0]), Threat("linf", EPS), reach=0.0)
+        loss_slices(runner, runner.images, torch.tensor([0]), Threat("linf", EPS), reach=0.0)
     assert str(error.value) == "the reach of a slice must be positive, got 0.0"

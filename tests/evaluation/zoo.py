@@ -13,7 +13,7 @@ from repulse.attacks import OBJECTIVES, PGD, Threat, fgsm, through_embedding
 from repulse.attacks.attack import Attack
 from repulse.attacks.targets import margin_targeted
 from repulse.data import load_data
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.checks import examine
 from repulse.evaluation.verdict import judge
 from repulse.models import PrototypeClassifier
@@ -58,7 +58,7 @@ class RandomPoints(Attack):
 def measure(model, x, y, eps=EPS, *, norm="linf", training_loss=None, extra=(), claim=None, standard=True):
     """Verdict, checks and outcomes of a model, with a small stand-in for the attacks of an evaluation."""
     threat = Threat(norm, eps)
-    bench = Bench(Subject(model, x, y, batch_size=128))
+    runner = AttackRunner(Subject(model, x, y, batch_size=128))
     training = OBJECTIVES["cross-entropy"] if training_loss is None else through_embedding(training_loss)
     margin, cross_entropy = OBJECTIVES["margin"], OBJECTIVES["cross-entropy"]
     attacks = [
@@ -75,7 +75,7 @@ def measure(model, x, y, eps=EPS, *, norm="linf", training_loss=None, extra=(), 
         ]
     found, last = {}, None
     for name, group, attack in attacks:
-        found[name] = bench.attack(attack, threat, name, after=last if group == "standard" else None)
+        found[name] = runner.attack(attack, threat, name, after=last if group == "standard" else None)
         last = found[name] if last is None else found[name].after(last)
     worst = last.robust.double().mean().item()
     left = {name: outcome.robust.double().mean().item() for name, outcome in found.items()}
@@ -83,9 +83,9 @@ def measure(model, x, y, eps=EPS, *, norm="linf", training_loss=None, extra=(), 
         attack_record(name, group, left[name], objective=attack.climbs, black_box=attack.black_box)
         for name, group, attack in attacks
     ]
-    checks = examine(bench, threat, found, records)
+    checks = examine(runner, threat, found, records)
     verdict = judge(
-        natural=bench.right.double().mean().item(),
+        natural=runner.right.double().mean().item(),
         attacks=records,
         worst=worst,
         count=len(x),

@@ -11,7 +11,7 @@ from torch import Tensor
 from repulse.attacks import PGD, Threat
 from repulse.attacks.minimum_norm import seeks_minimum
 from repulse.attacks.passes import Passes
-from repulse.evaluation.bench import Bench, Outcome
+from repulse.evaluation.attack_runner import AttackRunner, Outcome
 from repulse.evaluation.plan import PlannedAttack, plan
 from repulse.evaluation.published import AsPublished
 from repulse.evaluation.record import AttackRecord, Group
@@ -54,11 +54,11 @@ class Findings:
         return {"queries": queries.sum(0).int(), "seconds": seconds.sum(0).float()}
 
 
-def run_attacks(bench: Bench, settings: EvaluationSettings, threat: Threat) -> Findings:
+def run_attacks(runner: AttackRunner, settings: EvaluationSettings, threat: Threat) -> Findings:
     """Run the plan. In the worst case, the first attack that fooled an image stands for it."""
-    script = _script_bench(bench) if settings.norm == "linf" else None
-    todo = plan(bench, settings, threat, published=script is not None)
-    if not bench.has_gradients:
+    script = _script_runner(runner) if settings.norm == "linf" else None
+    todo = plan(runner, settings, threat, published=script is not None)
+    if not runner.has_gradients:
         # The others would stand still, pass after pass. PGD is run all the same where it is all that was asked for.
         todo = [each for each in todo if each.attack.black_box] or todo
     outcomes: dict[str, Outcome] = {}
@@ -67,7 +67,7 @@ def run_attacks(bench: Bench, settings: EvaluationSettings, threat: Threat) -> F
     worst: Outcome | None = None
     for planned in todo:
         apart = script is not None and planned.group == "paper-as-published"
-        on = script if script is not None and apart else bench
+        on = script if script is not None and apart else runner
         shorter = None
         if planned.series is not None:
             if planned.series not in series:
@@ -79,7 +79,7 @@ def run_attacks(bench: Bench, settings: EvaluationSettings, threat: Threat) -> F
             outcome = on.attack(planned.attack, threat, planned.label, after=worst if planned.survivors else None)
         added = None
         if not apart:
-            added = int(((bench.right if worst is None else worst.robust) & ~outcome.robust).sum())
+            added = int(((runner.right if worst is None else worst.robust) & ~outcome.robust).sum())
             worst = outcome if worst is None else outcome.after(worst)
         records.append(_attack_record(planned, threat, outcome, on, added, shorter))
         outcomes[planned.name] = outcome
@@ -95,13 +95,13 @@ class _Series:
     last: tuple[str, Outcome] | None = None
 
     @classmethod
-    def run(cls, bench: Bench, members: list[PlannedAttack], threat: Threat) -> _Series:
+    def run(cls, runner: AttackRunner, members: list[PlannedAttack], threat: Threat) -> _Series:
         longest = max(members, key=_steps)
-        return cls(bench.attack(longest.attack, threat, longest.label))
+        return cls(runner.attack(longest.attack, threat, longest.label))
 
-    def next(self, bench: Bench, planned: PlannedAttack, threat: Threat) -> tuple[Outcome, str | None]:
+    def next(self, runner: AttackRunner, planned: PlannedAttack, threat: Threat) -> tuple[Outcome, str | None]:
         """What the attack had found after its steps, at the cost of those beyond a shorter one, and its name."""
-        found = bench.first_steps(self.whole, _steps(planned), threat)
+        found = runner.first_steps(self.whole, _steps(planned), threat)
         before, self.last = self.last, (planned.name, found)
         if before is None:
             return found, None
@@ -118,17 +118,22 @@ def _steps(planned: PlannedAttack) -> int:
     return planned.attack.steps
 
 
-def _script_bench(bench: Bench) -> Bench | None:
-    """A bench for the model as the paper's script attacks it, on images as that sees them; None if it cannot."""
-    if bench.random or not AsPublished.fits(bench.model):
+def _script_runner(runner: AttackRunner) -> AttackRunner | None:
+    """For the model as the paper's script attacks it, on images as that sees them; None if it cannot."""
+    if runner.random or not AsPublished.fits(runner.model):
         return None
-    model = AsPublished(bench.model)
-    images = torch.cat([model.normalise(part.to(bench.device)).cpu() for part in torch.split(bench.images, 1000)])
-    return Bench(replace(bench.subject, model=model, images=images), variant="as published")
+    model = AsPublished(runner.model)
+    images = torch.cat([model.normalise(part.to(runner.device)).cpu() for part in torch.split(runner.images, 1000)])
+    return AttackRunner(replace(runner.subject, model=model, images=images), variant="as published")
 
 
 def _attack_record(
-    planned: PlannedAttack, threat: Threat, outcome: Outcome, bench: Bench, added: int | None, shorter: str | None
+    planned: PlannedAttack,
+    threat: Threat,
+    outcome: Outcome,
+    runner: AttackRunner,
+    added: int | None,
+    shorter: str | None,
 ) -> AttackRecord:
     settings = {
         field.name: value
@@ -138,7 +143,7 @@ def _attack_record(
     if isinstance(planned.attack, PGD):
         settings.setdefault("step_size", threat.eps / 4)
     if planned.group == "paper-as-published":
-        settings["natural_accuracy"] = _share(bench.right)
+        settings["natural_accuracy"] = _share(runner.right)
     forward, backward = outcome.passes.total
     if shorter is not None:
         settings["only_survivors_of"] = shorter

@@ -7,14 +7,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from repulse.attacks.attack import attackable
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 
 # Enough for a picture of the embedding; more would make it slower, not clearer.
 EMBEDDINGS = 1000
 
 
 def gallery(
-    bench: Bench,
+    runner: AttackRunner,
     adversarial: Float[Tensor, "N *shape"],
     attacked: Int64[Tensor, "N"],
     fooled: Bool[Tensor, "N"],
@@ -24,7 +24,7 @@ def gallery(
     counted: dict[int, int] = {}
     ranked = []
     for place in fooled.nonzero().flatten().tolist():
-        label = int(bench.labels[place])
+        label = int(runner.labels[place])
         counted[label] = counted.get(label, 0) + 1
         ranked.append((counted[label], label, place))
     if count == 0 or not ranked:
@@ -32,21 +32,21 @@ def gallery(
     index = torch.tensor([place for _, _, place in sorted(ranked)[:count]])
     return {
         "gallery/index": index.int(),
-        "gallery/clean": bench.images[index].float(),
+        "gallery/clean": runner.images[index].float(),
         "gallery/adversarial": adversarial[index].float(),
-        "gallery/natural_prediction": bench.natural[index].int(),
+        "gallery/natural_prediction": runner.natural[index].int(),
         "gallery/adversarial_prediction": attacked[index].int(),
     }
 
 
-def output_space(bench: Bench) -> dict[str, Tensor]:
+def output_space(runner: AttackRunner) -> dict[str, Tensor]:
     """Embeddings of the first images, and the prototypes, for models that have `embed` and `prototypes`."""
-    model = bench.model
+    model = runner.model
     found: dict[str, Tensor] = {}
     if callable(embed := getattr(model, "embed", None)):
         with attackable(model), torch.no_grad():
-            parts = torch.split(bench.images[:EMBEDDINGS], bench.batch_size)
-            whole = torch.cat([embed(part.to(bench.device)).float().cpu() for part in parts])
+            parts = torch.split(runner.images[:EMBEDDINGS], runner.batch_size)
+            whole = torch.cat([embed(part.to(runner.device)).float().cpu() for part in parts])
         # Scaled to at most 1,000, since large embeddings would overflow half precision: a picture needs their shape.
         found["embedding"] = (whole / whole.abs().max().clamp_min(1e-12) * 1000).half()
     if isinstance(prototypes := getattr(model, "prototypes", None), Tensor):

@@ -8,7 +8,7 @@ from repulse.attacks import OBJECTIVES, PGD, Attack, EmbeddingLoss, Objective, T
 from repulse.attacks.ensemble import Ensemble, adaptive, ensemble
 from repulse.attacks.fmn import FMN
 from repulse.attacks.prototype_objectives import has_distances
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.record import Group
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.evaluation.surrogate import train_surrogate
@@ -45,7 +45,7 @@ def training_objective(loss: EmbeddingLoss | None) -> Objective:
     return OBJECTIVES["cross-entropy"] if loss is None else through_embedding(loss)
 
 
-def plan(bench: Bench, settings: EvaluationSettings, threat: Threat, *, published: bool) -> list[PlannedAttack]:
+def plan(runner: AttackRunner, settings: EvaluationSettings, threat: Threat, *, published: bool) -> list[PlannedAttack]:
     """The attacks of an evaluation: first those that decide, each on what all before it left, then measurements of all.
 
     - `quick`, if wanted: the attacks of AutoAttack with budgets that follow from what they find.
@@ -57,11 +57,11 @@ def plan(bench: Bench, settings: EvaluationSettings, threat: Threat, *, publishe
     - `logits`: FGSM, and PGD on cross-entropy and margin from random starts.
     - FMN beside any of them: the minimum norm of all images, from which the curve follows.
     """
-    training = training_objective(bench.subject.training_loss)
+    training = training_objective(runner.subject.training_loss)
     planned: list[PlannedAttack] = []
     for name in settings.chosen:
         if name == "adaptive":
-            planned += _members("standard", ensemble("standard")) + _adaptive(bench, threat)
+            planned += _members("standard", ensemble("standard")) + _adaptive(runner, threat)
         else:
             planned += _members(_GROUPS.get(name, "chosen"), ensemble(name))
     if settings.chosen:
@@ -104,12 +104,12 @@ def _each_once(planned: list[PlannedAttack]) -> list[PlannedAttack]:
     return list(kept.values())
 
 
-def _adaptive(bench: Bench, threat: Threat) -> list[PlannedAttack]:
+def _adaptive(runner: AttackRunner, threat: Threat) -> list[PlannedAttack]:
     """What the adaptive ensemble adds to the standard one for this model, a surrogate to transfer from included."""
-    some, loss = bench.images[:SURROGATE_IMAGES].to(bench.device), bench.subject.training_loss
+    some, loss = runner.images[:SURROGATE_IMAGES].to(runner.device), runner.subject.training_loss
     everything = adaptive(
-        prototypes=has_distances(bench.model),
-        surrogate=train_surrogate(bench.model, some, threat, seed=bench.seed),
+        prototypes=has_distances(runner.model),
+        surrogate=train_surrogate(runner.model, some, threat, seed=runner.seed),
         training=None if loss is None else through_embedding(loss),
     )
     known = {member.name for member in ensemble("standard").members}

@@ -20,7 +20,7 @@ from repulse.common.errors import RepulseError
 from repulse.common.run_files import EVALUATIONS
 from repulse.common.settings import validate
 from repulse.common.units import in_255ths
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.checks import check_use, examine
 from repulse.evaluation.curve import curve_attack, robustness_curve
 from repulse.evaluation.expectation import in_expectation, is_random
@@ -164,20 +164,20 @@ def evaluate_subject(
         if stop_if_misused:
             refuse_misuse(used, "attacked")
         report_misuse(subject, used)
-        bench = _bench(subject, settings.expectation)
+        runner = _runner(subject, settings.expectation)
     except RepulseError:
         subject.journal.abandon()
         raise
     # A model may have more outputs than the data has classes; fewer were refused above.
     known = subject.about.class_names
-    names = (*known, *(str(label) for label in range(len(known), bench.classes)))
+    names = (*known, *(str(label) for label in range(len(known), runner.classes)))
 
-    findings = run_attacks(bench, settings, threat)
-    curve = robustness_curve(bench, settings, findings)
+    findings = run_attacks(runner, settings, threat)
+    curve = robustness_curve(runner, settings, findings)
     worst = findings.worst
-    checks = (*used, *examine(bench, threat, findings.outcomes, findings.records))
+    checks = (*used, *examine(runner, threat, findings.outcomes, findings.records))
     verdict = judge(
-        natural=_share(bench.right),
+        natural=_share(runner.right),
         attacks=findings.records,
         worst=_share(worst.robust),
         count=len(subject.images),
@@ -193,20 +193,20 @@ def evaluate_subject(
         norm=settings.norm,
         eps=settings.eps,
         seed=settings.seed,
-        natural_accuracy=_share(bench.right),
+        natural_accuracy=_share(runner.right),
         attacks=tuple(findings.records),
         worst_case_accuracy=_share(worst.robust),
         verdict=verdict,
         checks=checks,
-        expectation=settings.expectation if bench.random else 1,
+        expectation=settings.expectation if runner.random else 1,
         curve_attack=curve_attack(settings),
         curve=curve,
-        confusion_natural=_confusion(subject.labels, bench.natural, len(names)),
+        confusion_natural=_confusion(subject.labels, runner.natural, len(names)),
         confusion_attacked=_confusion(subject.labels, worst.prediction, len(names)),
         seconds=time.perf_counter() - started,
         environment={**environment(), "command": subject.about.command},
     )
-    evaluation = Evaluation(record, _tensors(bench, findings, threat, settings), place)
+    evaluation = Evaluation(record, _tensors(runner, findings, threat, settings), place)
     if place is not None and subject.journal.rank == 0:
         evaluation.save(place)
     subject.journal.close()
@@ -229,37 +229,39 @@ def _usage(subject: Subject) -> tuple[CheckRecord, ...]:
     return _CHECKS.validate_json(subject.journal.text("how the model is used", ask))
 
 
-def _bench(subject: Subject, expectation: int) -> Bench:
-    """A bench for the model as it can be attacked: in expectation if it is stochastic, without gradients if need be."""
+def _runner(subject: Subject, expectation: int) -> AttackRunner:
+    """For the model as it can be attacked: in expectation if it is stochastic, without gradients if need be."""
     some = subject.images[:100].to(subject.device)
     random = is_random(subject.model, some)
     model = in_expectation(subject.model, expectation) if random else subject.model
     if not has_gradient(model, some[:1]):
         model = GradientFree(model)
-    return Bench(replace(subject, model=model), random=random)
+    return AttackRunner(replace(subject, model=model), random=random)
 
 
-def _tensors(bench: Bench, findings: Findings, threat: Threat, settings: EvaluationSettings) -> dict[str, Tensor]:
+def _tensors(
+    runner: AttackRunner, findings: Findings, threat: Threat, settings: EvaluationSettings
+) -> dict[str, Tensor]:
     """What was seen for each image, and what the pictures need; see `record`."""
     worst = findings.worst
     tensors = {
-        "label": bench.labels.int(),
-        "natural_prediction": bench.natural.int(),
-        "smallest": bench.smallest,
+        "label": runner.labels.int(),
+        "natural_prediction": runner.natural.int(),
+        "smallest": runner.smallest,
         "robust/worst-case": worst.robust.to(torch.uint8),
-        "fooled_by": findings.fooled_by(bench.right),
+        "fooled_by": findings.fooled_by(runner.right),
         **findings.cost(),
     }
     for name, outcome in findings.outcomes.items():
         tensors[f"robust/{name}"] = outcome.robust.to(torch.uint8)
         tensors[f"prediction/{name}"] = outcome.prediction.int()
-    fooled = bench.right & ~worst.robust
-    tensors |= gallery(bench, worst.adversarial, worst.prediction, fooled, settings.gallery)
+    fooled = runner.right & ~worst.robust
+    tensors |= gallery(runner, worst.adversarial, worst.prediction, fooled, settings.gallery)
     if settings.gallery and threat.eps:
         # The loss surface around a few images of each kind: fooled, and withstanding everything.
         rows = torch.cat([kind.nonzero().flatten()[: settings.gallery // 4] for kind in (fooled, worst.robust)])
-        tensors |= loss_slices(bench, worst.adversarial, rows, threat) if len(rows) else {}
-    return tensors | output_space(bench)
+        tensors |= loss_slices(runner, worst.adversarial, rows, threat) if len(rows) else {}
+    return tensors | output_space(runner)
 
 
 def _confusion(labels: Tensor, predictions: Tensor, classes: int) -> tuple[tuple[int, ...], ...]:

@@ -13,11 +13,11 @@ from repulse.attacks.objectives import usable
 from repulse.attacks.threat import column
 from repulse.common.errors import RepulseError
 from repulse.common.seeding import derive_seed
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 
 
 def loss_slices(
-    bench: Bench,
+    runner: AttackRunner,
     adversarial: Float[Tensor, "N *shape"],
     rows: Int64[Tensor, "K"],
     threat: Threat,
@@ -33,7 +33,7 @@ def loss_slices(
     distances. Images are clamped to the threat's range; the plane may leave the ball.
 
     Args:
-        bench: the model and its clean images.
+        runner: the model and its clean images.
         adversarial: what the attacks found; where they found nothing, the clean image.
         rows: which images.
         threat: the ball that the coordinates are measured by.
@@ -57,33 +57,37 @@ def loss_slices(
     axis = torch.linspace(-reach * threat.eps, reach * threat.eps, size)
     # Rounding must not move the clean image off the plane.
     axis[size // 2] = 0
-    with attackable(bench.model), torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(bench.seed, "slices"))
-        margins = [_plane(bench, adversarial[row], row, threat, axis) for row in rows]
+    with attackable(runner.model), torch.random.fork_rng([runner.device] if runner.device.type == "cuda" else []):
+        torch.manual_seed(derive_seed(runner.seed, "slices"))
+        margins = [_plane(runner, adversarial[row], row, threat, axis) for row in rows]
     return {"slice/index": rows.int(), "slice/eps": axis, "slice/margin": torch.stack(margins)}
 
 
-def _plane(bench: Bench, adversarial: Tensor, row: Tensor, threat: Threat, axis: Tensor) -> Tensor:
+def _plane(runner: AttackRunner, adversarial: Tensor, row: Tensor, threat: Threat, axis: Tensor) -> Tensor:
     """The margin of one image on its plane, (S, S)."""
-    clean = bench.images[row][None]
-    along, across = _directions(bench, clean, adversarial[None], row, threat)
+    clean = runner.images[row][None]
+    along, across = _directions(runner, clean, adversarial[None], row, threat)
     coordinates = torch.cartesian_prod(axis, axis)
     found = []
-    for part in torch.split(coordinates, bench.batch_size):
+    for part in torch.split(coordinates, runner.batch_size):
         y, x = (column(along, clean).to(clean.dtype) for along in part.T)
-        points = (clean + x * along + y * across).clamp(threat.low, threat.high).to(bench.device)
+        points = (clean + x * along + y * across).clamp(threat.low, threat.high).to(runner.device)
         with torch.no_grad():
-            values, _ = OBJECTIVES["margin"](bench.model, points, bench.labels[row].expand(len(part)).to(bench.device))
+            values, _ = OBJECTIVES["margin"](
+                runner.model, points, runner.labels[row].expand(len(part)).to(runner.device)
+            )
         found.append(values.float().cpu())
     return torch.cat(found).reshape(len(axis), len(axis))
 
 
-def _directions(bench: Bench, clean: Tensor, adversarial: Tensor, row: Tensor, threat: Threat) -> tuple[Tensor, Tensor]:
+def _directions(
+    runner: AttackRunner, clean: Tensor, adversarial: Tensor, row: Tensor, threat: Threat
+) -> tuple[Tensor, Tensor]:
     """The two directions (1, *shape), each of length 1 in the norm."""
-    noise = Noise(bench.seed, bench.ids[row][None])
+    noise = Noise(runner.seed, runner.ids[row][None])
     along = adversarial - clean
     if not along.any():
-        along = threat.steepest_step(_gradient(bench, clean, row), 1.0)
+        along = threat.steepest_step(_gradient(runner, clean, row), 1.0)
     if not along.any():
         # A model without a gradient has no steepest step: any direction is as good as another.
         along = threat.steepest_step(noise.normal(clean, "slice", "along"), 1.0)
@@ -94,10 +98,10 @@ def _directions(bench: Bench, clean: Tensor, adversarial: Tensor, row: Tensor, t
     return along, threat.steepest_step(across, 1.0)
 
 
-def _gradient(bench: Bench, clean: Tensor, row: Tensor) -> Tensor:
+def _gradient(runner: AttackRunner, clean: Tensor, row: Tensor) -> Tensor:
     """The gradient of the margin at one clean image; zero where it is not a number or there is none."""
-    x = clean.to(bench.device).requires_grad_()
-    values, _ = OBJECTIVES["margin"](bench.model, x, bench.labels[row][None].to(bench.device))
+    x = clean.to(runner.device).requires_grad_()
+    values, _ = OBJECTIVES["margin"](runner.model, x, runner.labels[row][None].to(runner.device))
     if not values.requires_grad:
         return torch.zeros_like(clean)
     (gradient,) = torch.autograd.grad(values.sum(), x, allow_unused=True)

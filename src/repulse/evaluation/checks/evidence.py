@@ -1,6 +1,6 @@
 """What the checks of a verdict look at: a few cheap attacks of their own, gradients, and the path of one attack.
 
-Everything is measured at most once, when a check first asks for it, on the same few images. The journal of the bench
+Everything is measured at most once, when a check first asks for it, on the same few images. The journal of the runner
 keeps it batch by batch, so that an evaluation that was killed does not measure it again, and processes share it.
 """
 
@@ -22,7 +22,7 @@ from repulse.attacks.attack import attackable
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import usable
 from repulse.common.seeding import derive_seed
-from repulse.evaluation.bench import Bench, Outcome
+from repulse.evaluation.attack_runner import AttackRunner, Outcome
 from repulse.evaluation.expectation import ROUNDING
 from repulse.evaluation.record import AttackRecord
 from repulse.subject.journal import BatchResult
@@ -62,7 +62,7 @@ class Evidence:
     """Some images that the model classifies right, what the attacks of the evaluation found, and more on demand."""
 
     about: ClassVar[Literal["attacks"]] = "attacks"
-    bench: Bench
+    runner: AttackRunner
     x: Float[Tensor, "n *shape"]
     y: Int64[Tensor, "n"]
     ids: Int64[Tensor, "n"]
@@ -77,20 +77,25 @@ class Evidence:
 
     @classmethod
     def gather(
-        cls, bench: Bench, threat: Threat, found: Mapping[str, Outcome], attacks: Sequence[AttackRecord], images: int
+        cls,
+        runner: AttackRunner,
+        threat: Threat,
+        found: Mapping[str, Outcome],
+        attacks: Sequence[AttackRecord],
+        images: int,
     ) -> Evidence:
-        """Take up to `images` of those that the model classifies right, evenly spread over the bench."""
-        right = bench.right.nonzero().flatten()
+        """Take up to `images` of those that the model classifies right, evenly spread over the runner."""
+        right = runner.right.nonzero().flatten()
         chosen = torch.linspace(0, len(right) - 1, min(images, len(right))).round().long()
         rows, known = right[chosen], {attack.name: attack for attack in attacks}
         return cls(
-            bench,
-            bench.images[rows].to(bench.device),
-            bench.labels[rows].to(bench.device),
-            bench.ids[rows],
+            runner,
+            runner.images[rows].to(runner.device),
+            runner.labels[rows].to(runner.device),
+            runner.ids[rows],
             threat,
             # Other starts than those of the evaluation, so that its luck is not repeated.
-            derive_seed(bench.seed, "examine"),
+            derive_seed(runner.seed, "examine"),
             # The published script attacks other images, and says nothing about these.
             {n: o.robust[right] for n, o in found.items() if known[n].group != "paper-as-published"},
             known,
@@ -103,7 +108,7 @@ class Evidence:
     @property
     def model(self) -> nn.Module:
         """What is examined."""
-        return self.bench.model
+        return self.runner.model
 
     @cached_property
     def survivors(self) -> Bool[Tensor, "n"]:
@@ -274,15 +279,15 @@ class Evidence:
     ) -> tuple[Tensor, ...]:
         """Ask about the images (or some of them) in batches, with the model in evaluation mode; answers on the CPU."""
         todo = torch.arange(len(self)) if among is None else among.nonzero().flatten()
-        batches = torch.split(todo, self.bench.batch_size)
+        batches = torch.split(todo, self.runner.batch_size)
         stage = f"checks, {what}"
 
         def work(index: int) -> BatchResult:
             rows = batches[index]
             there = rows.to(self.x.device)
             batch = _Batch(self.x[there], self.y[there], Noise(self.seed, self.ids[rows]))
-            with self.bench.dice(stage, index), attackable(self.model):
+            with self.runner.dice(stage, index), attackable(self.model):
                 return {f"{place}": answer.cpu() for place, answer in enumerate(ask(batch))}
 
-        parts = self.bench.journal.each(stage, len(batches), work)
+        parts = self.runner.journal.each(stage, len(batches), work)
         return tuple(torch.cat([part[name] for part in parts]) for name in sorted(parts[0]))

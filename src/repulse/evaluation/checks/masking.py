@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from repulse.attacks import Threat
-from repulse.evaluation.bench import Bench, Outcome
+from repulse.evaluation.attack_runner import AttackRunner, Outcome
 from repulse.evaluation.checks.check import Finding, checks_on
 from repulse.evaluation.checks.evidence import Evidence
 from repulse.evaluation.record import AttackRecord, CheckRecord
@@ -16,7 +16,7 @@ _NOTHING_RIGHT = Finding(None, "The model classifies no image right.")
 
 
 def examine(
-    bench: Bench,
+    runner: AttackRunner,
     threat: Threat,
     found: Mapping[str, Outcome],
     attacks: Sequence[AttackRecord],
@@ -29,9 +29,9 @@ def examine(
     of those images, or, where outcomes of the evaluation are compared, of all that are classified right.
 
     Args:
-        bench: the model and its images.
+        runner: the model and its images.
         threat: the ball of the evaluation.
-        found: outcomes on all images of the bench by attack, in the order in which they ran; an outcome may hold
+        found: outcomes on all images of the runner by attack, in the order in which they ran; an outcome may hold
             the successes of earlier attacks too.
         attacks: what each of these attacks is.
         images: how many images the checks look at, at most.
@@ -39,12 +39,12 @@ def examine(
     Returns:
         One record for each check; where it cannot be asked, `passed` is None and the sentence says why.
     """
-    evidence = Evidence.gather(bench, threat, found, attacks, images if threat.eps > 0 else 0)
+    evidence = Evidence.gather(runner, threat, found, attacks, images if threat.eps > 0 else 0)
     checks, records = checks_on(Evidence), []
     # A stochastic model draws the same numbers at every run, and those of the caller are left alone.
-    with torch.random.fork_rng([bench.device] if bench.device.type == "cuda" else []):
+    with torch.random.fork_rng([runner.device] if runner.device.type == "cuda" else []):
         torch.manual_seed(evidence.seed)
         for done, (name, check) in enumerate(checks.items()):
             records.append(check.answer(name, evidence) if len(evidence) else check.record(name, _NOTHING_RIGHT))
-            bench.progress("checks", done + 1, len(checks))
+            runner.progress("checks", done + 1, len(checks))
     return tuple(records)

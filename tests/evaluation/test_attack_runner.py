@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
-from repulse.evaluation.bench import Bench
+from repulse.evaluation.attack_runner import AttackRunner
 from repulse.subject import Subject
 
 
@@ -21,9 +21,9 @@ def test_a_success_that_the_model_denies_is_sought_again_on_the_model():
     x = torch.full((3, 1, 2, 2), 0.5)
     x[:, 0, 0, 0] = torch.tensor([0.55, 0.62, 0.8])
     y = torch.zeros(3, dtype=torch.int64)
-    bench = Bench(Subject(plane(0.5), x, y))
-    bench.attacked_model = plane(0.55)
-    outcome = bench.attack(PGD(OBJECTIVES["margin"], steps=5, step_size=0.03), Threat("linf", 0.1), "PGD")
+    runner = AttackRunner(Subject(plane(0.5), x, y))
+    runner.attacked_model = plane(0.55)
+    outcome = runner.attack(PGD(OBJECTIVES["margin"], steps=5, step_size=0.03), Threat("linf", 0.1), "PGD")
     assert outcome.robust.tolist() == [False, True, True]
     assert float(outcome.adversarial[0, 0, 0, 0]) < 0.5
     assert torch.equal(outcome.adversarial[1:], x[1:])
@@ -35,12 +35,12 @@ def test_the_first_steps_of_a_long_attack_are_the_short_attack():
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
     x = torch.rand(40, 1, 4, 4)
     y, threat = model(x).argmax(1), Threat("linf", 0.1)
-    bench = Bench(Subject(model, x, y))
+    runner = AttackRunner(Subject(model, x, y))
     short, long = (
-        bench.attack(PGD(OBJECTIVES["margin"], steps=steps, step_size=0.01, random_start=True), threat, "PGD")
+        runner.attack(PGD(OBJECTIVES["margin"], steps=steps, step_size=0.01, random_start=True), threat, "PGD")
         for steps in (4, 12)
     )
-    found = bench.first_steps(long, 4, threat)
+    found = runner.first_steps(long, 4, threat)
     assert short.robust.sum() > long.robust.sum() > 0
     assert torch.equal(found.robust, short.robust)
     assert torch.equal(found.prediction, short.prediction)

@@ -1,4 +1,4 @@
-"""The test bench: a model, its images in batches on its device, and what an attack on all of them found."""
+"""Runs attacks on all images of a subject, batch by batch, and what one attack found there."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Outcome:
         )
 
 
-class Bench:
+class AttackRunner:
     """Runs attacks on all images that the model gets right.
 
     Attacks see a faster copy of the model (see `folded`); what they find counts only if it fools the
@@ -74,7 +74,7 @@ class Bench:
     Args:
         subject: the model and its images, at work.
         random: whether the model is stochastic; its random numbers are then seeded anew for every batch.
-        variant: tells a bench from others of the same evaluation, whose model or images differ.
+        variant: tells it from others of the same evaluation, whose model or images differ.
     """
 
     def __init__(self, subject: Subject, *, random: bool = False, variant: str = "") -> None:
