@@ -134,7 +134,7 @@ def test_a_classifier_keeps_its_embedding_when_its_backbone_is_folded():
 
 
 def test_the_folded_copy_has_the_gradients_of_the_model():
-    """Images at both ends of the range, so that pooling meets ties, and ReLU noughts."""
+    """Images at both ends of the range, so that pooling meets ties, and ReLU zeros."""
     model, x, y = digits(epochs=1)
     model.requires_grad_(False)
     twin = folded(model, x)

@@ -99,7 +99,7 @@ def test_a_claim_may_exceed_the_worst_case_by_a_point_and_two_standard_errors():
     assert verdict(claim=0.5914, count=10000).word == "overstated"
 
 
-def test_a_claim_of_nought_that_is_nought_is_believed():
+def test_a_claim_of_zero_that_is_zero_is_believed():
     assert verdict(worst=0.0, claim=0.0).word == "measured"
     assert verdict(worst=0.0, claim=0.01).word == "measured"
     assert verdict(worst=0.0, claim=0.011).word == "overstated"

@@ -231,13 +231,13 @@ class Misled(Through):
 
 
 class Silent(Through):
-    """Honest logits behind a backward pass that gives nought."""
+    """Honest logits behind a backward pass that gives zero."""
 
     def forward(self, x):
-        return _Nought.apply(self.inner(x))
+        return _Zero.apply(self.inner(x))
 
 
-class _Nought(torch.autograd.Function):
+class _Zero(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits):
         return logits.clone()

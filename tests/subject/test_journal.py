@@ -167,7 +167,7 @@ def test_checks_that_are_done_are_not_done_again_after_a_kill(tmp_path):
 
     first, second, third = (asked(tmp_path / f"killed-{last}.log") for last in (6, 12, 0))
     assert first["checks", 6] == whole["checks", 6]
-    # Opening the runner asks about every image, and nothing of what is kept is asked again: not the attacks, nor how the
+    # The clean images are asked about anew, and nothing of what is kept is asked again: not the attacks, nor how the
     # model is used, nor the checks before the kill.
     opened = third["checks", 1]
     assert second["checks", 1] == second["checks", 6] == opened == third["checks", 12]

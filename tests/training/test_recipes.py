@@ -371,7 +371,7 @@ def test_a_run_folder_from_before_recipes_can_be_resumed(tmp_path):
 def test_two_processes_agree_with_one(tmp_path, recipe):
     """Passes for the images' gradients don't disturb DDP: the same weights but for the order of sums.
 
-    A ball of radius nought leaves nothing to chance, yet its attack passes are made. No batch norm, whose statistics
+    A ball of radius zero leaves nothing to chance, yet its attack passes are made. No batch norm, whose statistics
     DDP keeps per process. Tolerance 1e-4 relative, 1e-5 absolute, after 8 steps in float32.
     """
     network = tmp_path / "net.py"

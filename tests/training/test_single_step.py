@@ -92,7 +92,7 @@ def test_curvature_is_the_change_of_the_gradient_along_its_sign():
 
 
 @pytest.mark.parametrize("name", ["slope", "margin-slope", "curvature"])
-def test_a_penalty_of_strength_nought_leaves_the_loss(name):
+def test_a_penalty_of_strength_zero_leaves_the_loss(name):
     torch.manual_seed(0)
     model = network().eval()
     x, y = grey(6, side=8, classes=3)

@@ -17,7 +17,7 @@ def keep_memory() -> bool:
     """Let this process keep the memory that it frees, to use it again; returns whether it will.
 
     By default glibc maps a large tensor afresh each time and gives it back afterwards, and the system must then fill
-    every page with noughts again. A forward pass of a convolutional network does that for every layer. Here tensors
+    every page with zeros again. A forward pass of a convolutional network does that for every layer. Here tensors
     below 2 GiB come from memory that the process keeps: it takes as much as it ever needed, up to what fragmentation
     adds, until it ends.
 

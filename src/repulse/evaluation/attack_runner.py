@@ -104,7 +104,7 @@ class AttackRunner:
 
     def _predict(self) -> tuple[Tensor, int]:
         found, classes = [], 0
-        with attackable(self.model), torch.no_grad(), self.dice("natural"):
+        with attackable(self.model), torch.no_grad(), self.seeded("natural"):
             for start in range(0, len(self.images), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 logits = checked_logits(self.model(self.images[rows].to(self.device)), self.labels[rows])
@@ -204,7 +204,7 @@ class AttackRunner:
     def _minimum_batch(self, attack: MinimumNorm, threat: Threat, key: str, rows: Tensor) -> BatchResult:
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
-        with self.dice(key):
+        with self.seeded(key):
             found = attack.smallest(self.attacked_model, clean, labels, threat, Noise(self.seed, self.ids[rows]))
             prediction = self._answers(found.images)
         # What fools the folded copy but not the model was a matter of rounding, and proves nothing.
@@ -217,7 +217,7 @@ class AttackRunner:
         """What an attack found on some images, confirmed on the model itself."""
         started = time.perf_counter()
         clean, labels = self.images[rows].to(self.device), self.labels[rows].to(self.device)
-        with self.dice(key):
+        with self.seeded(key):
             result = attack(self.attacked_model, clean, labels, threat, seed=self.seed, ids=self.ids[rows])
             adversarial, prediction, fooled = result.adversarial, result.prediction, result.fooled
             passes, asked = result.passes, result.passes.forward.clone()
@@ -248,8 +248,8 @@ class AttackRunner:
         return answers
 
     @contextmanager
-    def dice(self, *key: str | int) -> Iterator[None]:
-        """For random models, within this context their dice depend on the seed and the key only."""
+    def seeded(self, *key: str | int) -> Iterator[None]:
+        """For stochastic models, within this context their random numbers depend on the seed and the key only."""
         if not self.random:
             yield
             return

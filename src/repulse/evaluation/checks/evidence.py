@@ -286,7 +286,7 @@ class Evidence:
             rows = batches[index]
             there = rows.to(self.x.device)
             batch = _Batch(self.x[there], self.y[there], Noise(self.seed, self.ids[rows]))
-            with self.runner.dice(stage, index), attackable(self.model):
+            with self.runner.seeded(stage, index), attackable(self.model):
                 return {f"{place}": answer.cpu() for place, answer in enumerate(ask(batch))}
 
         parts = self.runner.journal.each(stage, len(batches), work)
