@@ -142,7 +142,7 @@ def build_model(config: RunConfig, prototypes: Prototypes, classes: Classes) -> 
 
 
 # Where and how fast a run goes may change when it is resumed; what it computes may not.
-_FREE_TO_CHANGE = {"fit.accelerator", "fit.devices", "fit.nodes", "fit.compile"}
+_FREE_TO_CHANGE = {"fit.accelerator", "fit.devices", "fit.nodes", "fit.compile", "fit.wandb"}
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +18,12 @@ from repulse.common.settings import merge
 from repulse.config.run import RunConfig, read_config
 from repulse.data import Augment, ImageSource
 from repulse.models import PrototypeClassifier
+from repulse.models.pretrained import begin_with
 from repulse.prototypes import Prototypes, make_prototypes
 from repulse.run_folder import Classes, build_model, differences, load_splits, write_head
 from repulse.training import EpochMetrics, fit, make_fabric, natural_accuracy
 from repulse.training.display import Output, TrainingDisplay
+from repulse.training.loggers import Logger, loggers
 from repulse.training.metrics import metrics_csv, read_metrics
 from repulse.training.precision import precision_of
 from repulse.training.state import TrainingState
@@ -65,13 +66,24 @@ def train_run(
     prototypes = _prototypes(config, len(train.class_names))
     classes = _classes(train, config)
     model = build_model(config, prototypes, classes)
+    if state is None:
+        begin_with(
+            model.backbone,
+            config.model.pretrained,
+            str(config.model.backbone),
+            classes.image_shape[0],
+            prototypes.d,
+        )
     # Last, so that a mistake is told on a line of its own.
     if remark:
         notice(remark)
-    if fabric.is_global_zero:
+    first = fabric.is_global_zero
+    if first:
         write_head(folder, config, prototypes, classes)
-    with TrainingDisplay(output if fabric.is_global_zero else "quiet", config.fit.epochs) as display:
-        keeper = _Keeper(folder, display, upto=0 if state is None else state.epoch)
+    with TrainingDisplay(output if first else "quiet", config.fit.epochs) as display:
+        upto = 0 if state is None else state.epoch
+        told = loggers(folder, upto, config.fit.wandb, config.name, config.model_dump(mode="json")) if first else []
+        keeper = _Keeper(folder, display, upto, told)
         fit(
             model,
             config.loss,
@@ -83,6 +95,7 @@ def train_run(
             augment=Augment(**config.augment.model_dump()),
             seed=config.seed,
             state=state,
+            history=[row.validation_accuracy for row in keeper.rows],
             watcher=keeper,
         )
     accuracy = natural_accuracy(model, splits.test, fabric=fabric)
@@ -99,11 +112,11 @@ def train_run(
 class _Keeper:
     """Writes an epoch's metrics and checkpoints to the run folder, and passes the news on."""
 
-    def __init__(self, folder: Path, display: TrainingDisplay, upto: int) -> None:
+    def __init__(self, folder: Path, display: TrainingDisplay, upto: int, told: list[Logger]) -> None:
         self.folder = folder
         self.display = display
         self.rows = [row for row in read_metrics(folder) if row.epoch <= upto]
-        self.tensorboard = _tensorboard(folder, upto)
+        self.loggers = told
 
     def on_step(self, epoch: int, step: int, steps: int, images: int) -> None:
         self.display.on_step(epoch, step, steps, images)
@@ -119,20 +132,10 @@ class _Keeper:
         write_atomically(self.folder / METRICS_FILE, metrics_csv(self.rows))
         # The state comes last: what it says is done has then been written.
         save_tensors(self.folder / STATE_FILE, state.tensors, about)
-        if self.tensorboard is not None:
-            for name, value in asdict(metrics).items():
-                if name != "epoch" and value is not None:
-                    self.tensorboard.add_scalar(name, value, metrics.epoch)
-            self.tensorboard.flush()
+        told = {name: value for name, value in asdict(metrics).items() if name != "epoch" and value is not None}
+        for logger in self.loggers:
+            logger(told, metrics.epoch)
         self.display.on_epoch(metrics, state, weights)
-
-
-def _tensorboard(folder: Path, upto: int):  # type: ignore[no-untyped-def]
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder / "tensorboard", purge_step=upto + 1)
 
 
 def _epochs(config: RunConfig, images: int) -> tuple[int, str]:
@@ -159,7 +162,7 @@ def _refuse_another(folder: Path, resume: bool) -> None:
 def _open_folder(folder: Path, config: RunConfig) -> TrainingState | None:
     if not (folder / CONFIG_FILE).is_file():
         return None
-    changed = [name for name in differences(read_config(folder), config) if name != "fit.epochs"]
+    changed = [name for name in differences(read_config(folder), config) if name not in ("fit.epochs", "fit.patience")]
     if changed:
         raise RepulseError(f"cannot resume {folder} with other settings ({', '.join(changed)}); name another folder")
     if not (folder / STATE_FILE).is_file():

@@ -41,7 +41,7 @@ def legal(annotation, default):
         return legal(parts[0], default)
     if annotation in (int, float) and isinstance(default, (int, float)):
         return [str(default)]
-    return {int: ["10"], float: ["0.5"], str: ["x"], Path: ["x"]}[annotation]
+    return {bool: ["true"], int: ["10"], float: ["0.5"], str: ["x"], Path: ["x"]}[annotation]
 
 
 def positional(command, flag):

@@ -9,6 +9,7 @@ from huggingface_hub import hub_mixin
 
 from repulse.cli import main
 from repulse.common.errors import RepulseError
+from repulse.common.settings import merge
 from repulse.deploy import Classifier
 from repulse.deploy.push import push
 from repulse.run_folder import load_run
@@ -110,3 +111,9 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(RepulseError, match=r"^hub:me/pets is not in the cache, and the Hugging Face Hub"):
         Classifier.load("hub:me/pets")
+
+
+def test_the_file_that_a_run_began_with_is_shared_by_its_last_name_only(classifier):
+    config = merge(classifier.config, {"model": {"pretrained": "/home/me/net.pt"}, "fit": {"wandb": "secret"}}, "test")
+    shared = Classifier(classifier.model, config, classifier.classes, classifier.folder).public_config()
+    assert (str(shared.model.pretrained), shared.fit.wandb) == ("net.pt", None)

@@ -36,6 +36,8 @@ def test_every_yes_names_a_test(row):
 
 
 def test_every_extra_for_users_is_explained_and_exists():
-    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
+    extras = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    )
     explained = set(re.findall(r"^\| `repulse\[(\w+)\]`", TEXT, flags=re.MULTILINE))
     assert explained == extras - {"test", "lint", "docs", "browser"}

@@ -127,7 +127,10 @@ class Classifier(ModelHubMixin, library_name="repulse", tags=["image-classificat
             data = data.model_copy(update={"source": Path(data.source).name})
         if prototypes.file is not None:
             prototypes = prototypes.model_copy(update={"file": Path(prototypes.file.name)})
-        return self.config.model_copy(update={"data": data, "prototypes": prototypes})
+        model, fit = self.config.model, self.config.fit.model_copy(update={"wandb": None})
+        if isinstance(model.pretrained, Path):
+            model = model.model_copy(update={"pretrained": Path(model.pretrained.name)})
+        return self.config.model_copy(update={"data": data, "prototypes": prototypes, "model": model, "fit": fit})
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Write what `load` reads, the records of evaluations, and the model card; paths of this machine are left out.

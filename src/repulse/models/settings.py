@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -15,6 +16,9 @@ class ModelSettings(Settings):
 
     backbone: Annotated[Backbone, OneOf(BACKBONES)] = Field(
         BACKBONES.make("small-cnn"), description="The network from images to embeddings, or timm/NAME."
+    )
+    pretrained: bool | Path = Field(
+        False, description="Begin with other weights of this backbone: true: those that timm has; or a file."
     )
     width: float = Field(1.0, gt=0, description="Factor on the number of channels.")
     mirror: bool = Field(False, description="Average the embeddings of image and mirror image (not in training).")

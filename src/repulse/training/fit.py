@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from repulse.common.errors import RepulseError
+from repulse.common.notice import notice
 from repulse.common.seeding import derive_seed
 from repulse.data import Augment, ImageSource, batches, steps_per_epoch
 from repulse.models import PrototypeClassifier
@@ -18,6 +19,7 @@ from repulse.training.loss import Loss
 from repulse.training.metrics import EpochMetrics
 from repulse.training.mixing import cut_mixed
 from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
+from repulse.training.patience import Patience
 from repulse.training.phases import Phased, phased
 from repulse.training.precision import precision_of
 from repulse.training.progressive import check_size, size_in_epoch, smaller
@@ -102,6 +104,7 @@ def fit(
     augment: Augment | None = None,
     seed: int = 0,
     state: TrainingState | None = None,
+    history: Sequence[float | None] = (),
     watcher: Watcher | None = None,
 ) -> None:
     """Train the model in place; at the end it holds the weights to evaluate.
@@ -122,12 +125,15 @@ def fit(
         augment: random changes to training images.
         seed: of order, augmentation and dropout.
         state: where to go on from; None starts anew.
+        history: validation accuracies of the epochs before `state`, which `settings.patience` counts.
         watcher: told after each step and each epoch.
 
     Raises:
-        RepulseError: if the loss is no longer a number, or the state belongs to another run.
+        RepulseError: if patience has no validation images, the loss is no longer a number, or the state belongs to
+            another run.
     """
     check_size(model, settings.progressive, train.image_shape)
+    patience = Patience(settings, recipe, history, validation is not None)
     if state is None:
         _initialise(model, train, seed)
     if settings.channels_last:
@@ -150,6 +156,9 @@ def fit(
     total = steps * settings.epochs * replays
     told = [each for each in (model.backbone, in_phases) if isinstance(each, Progressing)]
     for epoch in range(0 if state is None else state.epoch, settings.epochs):
+        if patience.is_over:
+            notice(patience.words)
+            break
         started = time.perf_counter()
         torch.manual_seed(derive_seed(seed, "dropout", epoch, fabric.global_rank))
         model.train()
@@ -199,6 +208,7 @@ def fit(
         metrics = EpochMetrics(
             epoch + 1, loss_sum / count, hit_count / count, accuracy, learning_rate, seconds, count / replays / seconds
         )
+        patience.after_epoch(accuracy)
         if watcher is not None and fabric.is_global_zero:
             watcher.on_epoch(metrics, capture(epoch + 1, model, optimiser, average), weights)
         fabric.barrier()

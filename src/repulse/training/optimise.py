@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from repulse.models.pretrained import last_layer
 from repulse.training.settings import AveragingSettings, OptimiserSettings, ScheduleSettings
 
 
@@ -14,21 +16,29 @@ def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim
     """The optimiser of all parameters that ask for gradients.
 
     Batch-norm biases form a group of their own when `bias_factor` is not 1: their learning rate is multiplied by it and
-    their weight decay divided, so that what decays per step stays the same (Jordan 2024, section 3.4).
+    their weight decay divided, so that what decays per step stays the same (Jordan 2024, section 3.4). All layers of
+    `model.backbone` but its last learn at `backbone_factor` times the rate; at 0 they are frozen, and left out.
     """
+    below = _below_last(model) if settings.backbone_factor != 1 else set()
+    if settings.backbone_factor == 0:
+        for parameter in model.parameters():
+            if id(parameter) in below:
+                parameter.requires_grad_(False)
     norm_biases = {
         id(module.bias)
         for module in model.modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.bias is not None
     }
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    factor = settings.bias_factor
-    groups = [{"params": [p for p in trained if id(p) not in norm_biases], "factor": 1.0}]
-    biases = [p for p in trained if id(p) in norm_biases]
-    if biases:
-        groups.append({"params": biases, "factor": factor})
-    for group in groups:
-        group["weight_decay"] = settings.weight_decay / group["factor"]  # type: ignore[operator]
+    groups: list[dict[str, Any]] = []
+    for lower in (False, True):
+        for is_bias in (False, True):
+            own = [p for p in trained if (id(p) in below) == lower and (id(p) in norm_biases) == is_bias]
+            faster = settings.bias_factor if is_bias else 1.0
+            slower = settings.backbone_factor if lower else 1.0
+            if own:
+                decay = settings.weight_decay / faster
+                groups.append({"params": own, "factor": faster * slower, "weight_decay": decay})
     if settings.name == "sgd":
         return torch.optim.SGD(
             groups,
@@ -38,6 +48,15 @@ def make_optimiser(model: nn.Module, settings: OptimiserSettings) -> torch.optim
             nesterov=settings.nesterov and settings.momentum > 0,
         )
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
+
+
+def _below_last(model: nn.Module) -> set[int]:
+    """The ids of the parameters of the backbone below its last layer; none if there is no backbone."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        return set()
+    last = {id(parameter) for parameter in last_layer(backbone).parameters()}
+    return {id(parameter) for parameter in backbone.parameters()} - last
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -24,6 +24,9 @@ class OptimiserSettings(Settings):
         gt=0,
         description="Factor on the learning rate of batch-norm biases; their weight decay shrinks by it.",
     )
+    backbone_factor: float = Field(
+        1.0, ge=0, description="Factor on the learning rate below the backbone's last layer; 0: frozen."
+    )
     clip_norm: float | None = Field(None, gt=0, description="Largest L2 norm of a gradient; none: no clipping.")
 
 
@@ -64,6 +67,12 @@ class FitSettings(Settings):
     least_steps: int = Field(
         0, ge=0, description="Train for more epochs where there are so few images that they take fewer steps than this."
     )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after so many epochs without a better validation accuracy; delay and warm-up of a recipe do "
+        "not count.",
+    )
     batch_size: int = Field(128, ge=1, description="Images per step, over all processes together.")
     optimiser: OptimiserSettings = OptimiserSettings()
     schedule: ScheduleSettings = ScheduleSettings()
@@ -80,4 +89,5 @@ class FitSettings(Settings):
     sync_batch_norm: bool = Field(False, description="Batch statistics over all processes (GPU only).")
     accelerator: str = Field("auto", description="cpu, cuda, mps or auto.")
     devices: str = Field("auto", description="How many devices on this node, or auto.")
+    wandb: str | None = Field(None, description="Project of Weights & Biases to log to; none: nothing is sent.")
     nodes: int = Field(1, ge=1, description="Number of nodes, under torchrun.")
