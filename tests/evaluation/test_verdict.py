@@ -115,7 +115,7 @@ def test_a_serious_failure_leaves_nothing_established():
     found = verdict(checks=(check(passed=False), check("advice", passed=False, serious=False)))
     assert found.word == "upper-bound"
     assert found.reasons == ("About the-margin-has-a-gradient.",)
-    assert found.next_steps[0].startswith("Attack a smooth stand-in")
+    assert "a smooth stand-in (BPDA)" in found.next_steps[0]
     assert found.next_steps[1] == "Until then 55.0 % is only an upper bound: a better attack may leave less."
     assert found.summary == (
         "At most 55.0 % of the images are robust (natural accuracy 90.0 %), perhaps fewer: checks show that attacks "

@@ -1,125 +1,114 @@
-"""Attack through what hides a gradient: steps get a slope, and jagged gradients are averaged."""
+"""Attack through what hides a gradient: a backward pass made smooth, and gradients averaged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from repulse.attacks.apgd import Climb as AutoClimb
 from repulse.attacks.ascent import ascend
 from repulse.attacks.attack import ATTACKS, Attack
 from repulse.attacks.minimum_norm import at_least
-from repulse.attacks.objectives import OBJECTIVES, margin
-from repulse.attacks.standing import Climb, Standing
+from repulse.attacks.objectives import margin
+from repulse.attacks.smooth_backward import SmoothBackward
+from repulse.attacks.standing import Climb, Standing, Value
+from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
 from repulse.common.errors import RepulseError
-
-_STEPS: dict[Any, Callable[..., Tensor]] = {
-    function: getattr(torch, name)
-    for name in ("round", "floor", "ceil", "trunc", "sign")
-    for function in (getattr(torch, name), getattr(Tensor, name))
-}
-_DETACH = (Tensor.detach, torch.detach)
-
-
-class _Sloped(TorchFunctionMode):
-    """Within this mode, functions that go in steps pass gradients on as if they were not there; so does `detach`."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _DETACH:
-            return args[0]
-        if func in _STEPS and args[0].requires_grad:
-            x = args[0]
-            # The value is the function's, the slope that of the identity; for a sign, that of a steep tanh.
-            slope = torch.tanh(4 * x) if _STEPS[func] is torch.sign else x
-            return slope + (func(*args, **kwargs) - slope).detach_()
-        return func(*args, **kwargs)
-
-
-class Sloped(nn.Module):
-    """The same logits, with a backward pass that is straight through rounding, floor, sign and detached parts.
-
-    Straight-through estimation (Bengio et al. 2013), as backward pass differentiable approximation (Athalye et al.
-    2018). Functions inside TorchScript are not seen.
-
-    Args:
-        model: maps images to logits.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The model's logits."""
-        with _Sloped():
-            logits: Tensor = self.model(x)
-        return logits
 
 
 @ATTACKS.register("through-masking")
 @dataclass(frozen=True)
 class ThroughMasking(Attack):
-    """Climb the margin on a backward pass made smooth, then on gradients averaged over the neighbourhood.
+    """Climb the margin on a backward pass made smooth, on a smooth stand-in, on averaged gradients, towards classes.
 
-    The model that is asked is the model itself: what falls has fallen. First Auto-PGD with straight-through gradients
-    (see `Sloped`); then steps with momentum along the mean of such gradients at random points nearby, as jagged
-    surfaces need (Smilkov et al. 2017).
+    What is climbed has another backward pass (see `SmoothBackward`), or is a stand-in; the model that is asked is the
+    model itself, so what falls has fallen. First Auto-PGD with a smooth backward pass, then on the stand-in, whose
+    values tell apart what clamps and votes make equal; then steps with momentum along the mean gradient at random
+    points nearby, as jagged surfaces need (Smilkov et al. 2017); at last Auto-PGD on the stand-in towards the likeliest
+    classes.
 
     Args:
-        steps: of each of the two.
-        samples: points nearby per step.
+        steps: of each climb.
+        samples: points nearby per step of the averaged climb; they come in pairs, on both sides of the image.
         width: how far away they lie in each pixel, at most, in multiples of eps (L-inf), or of eps over the root of the
             number of pixels (L2).
+        targets: how many classes to aim at; at most all wrong ones.
 
     Raises:
-        RepulseError: if a count is below 1, or width is not positive.
+        RepulseError: if steps are below 1, samples below 2 or odd, targets below 0, or width is not positive.
     """
 
     steps: int = 40
     samples: int = 8
     width: float = 0.5
+    targets: int = 3
 
     def __post_init__(self) -> None:
-        at_least(steps=(self.steps, 1), samples=(self.samples, 1))
+        at_least(steps=(self.steps, 1), samples=(self.samples, 2), targets=(self.targets, 0))
+        if self.samples % 2:
+            raise RepulseError(f"samples come in pairs, got {self.samples}")
         if not self.width > 0:
             raise RepulseError(f"width must be positive, got {self.width:g}")
 
     def search(self, standing: Standing) -> None:
-        """Both climbs, on what still stands."""
-        model = standing.model
-        standing.model = Sloped(model)
-        try:
-            rows = standing.rows
-            if len(rows):
-                start = standing.random_point(rows, "through-masking")
-                AutoClimb(standing, standing.value(OBJECTIVES["margin"]), rows, start).run(self.steps)
-            self._averaged(standing)
-        finally:
-            standing.model = model
+        """All climbs, each on what still stands."""
+        self._climb(standing, margin, "smooth")
+        self._climb(standing, margin, "stand-in", stand_in=True)
+        self._climb_averaged(standing)
+        if not self.targets or len(standing.rows) == 0:
+            return
+        targets = nearest_wrong_classes(standing.clean_logits(), standing.labels, self.targets)
+        for index, target in enumerate(targets.unbind(1)):
+            self._climb(standing, margin_targeted, f"target {index}", target, stand_in=True)
 
-    def _averaged(self, standing: Standing) -> None:
-        threat, rows, taken = standing.threat, standing.rows, 0
+    def _climb(
+        self, standing: Standing, objective: Callable[..., Tensor], key: str, *target: Tensor, stand_in: bool = False
+    ) -> None:
+        rows = standing.rows
+        if len(rows):
+            start = standing.random_point(rows, "through-masking", key)
+            value = self._value(standing, objective, key, *target, stand_in=stand_in)
+            AutoClimb(standing, value, rows, start).run(self.steps)
+
+    def _climb_averaged(self, standing: Standing) -> None:
+        rows, threat = standing.rows, standing.threat
         clean = standing.clean[rows]
-        wide = self.width * threat.eps / (1.0 if threat.norm == "linf" else clean.shape[1:].numel() ** 0.5)
+        climb = Climb(standing, self._value(standing, margin, "averaged", pairs=self.samples // 2), rows)
+        images = ascend(climb, clean, clean, threat, self.steps, threat.eps / 10, momentum=0.9, keep=climb.keep)
+        standing.ask(images, climb.rows)
+
+    def _value(
+        self,
+        standing: Standing,
+        objective: Callable[..., Tensor],
+        key: str,
+        *target: Tensor,
+        stand_in: bool = False,
+        pairs: int = 1,
+    ) -> Value:
+        """An objective averaged over pairs of neighbours; and the model's own logits at the image."""
+        smooth, threat = SmoothBackward(standing.model, stand_in=stand_in), standing.threat
+        wide = self.width * threat.eps
+        if threat.norm != "linf":
+            wide /= standing.clean[0].numel() ** 0.5
+        taken = 0
 
         def value(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             nonlocal taken
-            y, noise, total = standing.labels[rows], standing.noise.take(rows), torch.zeros_like(images[:, :0].sum())
-            for sample in range(self.samples):
-                moved = wide * (2 * noise.uniform(images, "through-masking", taken, sample) - 1)
-                total = total + margin(standing.model((images + moved).clamp(threat.low, threat.high)), y)
-            standing.passes.add(rows, forward=self.samples, backward=self.samples - 1)
+            about = [each[rows].repeat(2) for each in (standing.labels, *target)]
+            noise, total = standing.noise.take(rows), images.new_zeros(len(rows))
+            for pair in range(pairs):
+                moved = wide * (2 * noise.uniform(images, "through-masking", key, taken, pair) - 1)
+                sides = [(images + side * moved).clamp(threat.low, threat.high) for side in (1, -1)]
+                total = total + objective(smooth(*sides), *about).reshape(2, -1).mean(0)
             taken += 1
             with torch.no_grad():
                 logits: Tensor = standing.model(images)
-            return total / self.samples, logits
+            # `look` counts one pass each way.
+            standing.passes.add(rows, forward=2 * pairs, backward=2 * pairs - 1)
+            return total / pairs, logits
 
-        climb = Climb(standing, value, rows)
-        images = ascend(climb, clean, clean, threat, self.steps, threat.eps / 10, momentum=0.9, keep=climb.keep)
-        standing.ask(images, climb.rows)
+        return value

@@ -33,7 +33,7 @@ def deterministic(seen: Evidence) -> Finding:
     serious=True,
     passed="Attacks by gradients can be trusted to move.",
     failed="Without a gradient such attacks stand still and find nothing, however weak the model is.",
-    remedy="Attack a smooth stand-in for the steps that have no gradient (rounding, detaching, thresholds): BPDA.",
+    remedy="`--attacks adaptive` attacks through rounding, detaching and thresholds by a smooth stand-in (BPDA).",
 )
 def margin_gradient(seen: Evidence) -> Finding:
     """Share of images at which the gradient of the margin is zero or not a number."""
@@ -97,7 +97,7 @@ def participation(seen: Evidence) -> Finding:
     serious=True,
     passed="The gradient describes the model as it is.",
     failed="The gradient is not that of the model, or the model changes in jumps: attacks are sent the wrong way.",
-    remedy="Attack a smooth stand-in for the jumps (BPDA), and without gradients: `--attacks adaptive`.",
+    remedy="`--attacks adaptive` attacks a smooth stand-in for the jumps (BPDA), and without gradients.",
 )
 def promises(seen: Evidence) -> Finding:
     """Share of images at which the margin rises by 1/4 to 4 times of what the gradient says, over a step of eps/10."""
