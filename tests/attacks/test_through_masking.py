@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from known import images, linear, radius
 from torch import nn
 
+from repulse import evaluate
 from repulse.attacks import APGD, OBJECTIVES, Threat, ThroughMasking
 from repulse.attacks.smooth_backward import SmoothBackward
 from repulse.common.errors import RepulseError
@@ -39,6 +40,7 @@ BEFORE = {
     "staircase": lambda x: torch.floor(x * 64) / 64 + 1 / 128,
     "saw": lambda x: x - (64 * x).frac() / 64 + 1 / 128,
     "detached": lambda x: x.detach() + 0 * x,
+    "cut off": lambda x: x.detach(),
     "detached and rounded": lambda x: (x.detach() * 64).round() / 64 + 0 * x,
     "sine": lambda x: x + 0.004 * torch.sin(4000 * x),
     "two levels": lambda x: sum((x > level / 64).float() for level in range(1, 65)) / 64,
@@ -95,6 +97,34 @@ def test_passes_are_counted_truly():
     x, y = images(linear(), count=6)
     result = ThroughMasking(steps=3, samples=2)(model, x, y, Threat("linf", 0.01))
     assert model.count == result.forward_passes + 1 + len(x)
+
+
+class Outside(nn.Module):
+    """A linear model that is run by NumPy, as other runtimes are."""
+
+    def forward(self, x):
+        inner = linear()[1]
+        weight, bias = inner.weight.detach().double().numpy(), inner.bias.detach().double().numpy()
+        return torch.from_numpy(x.detach().flatten(1).double().numpy() @ weight.T + bias).float()
+
+
+def test_a_model_that_leaves_pytorch_costs_a_probe_and_no_climb():
+    x, _ = images(linear(), count=12)
+    model = GradientFree(Outside())
+    result = ThroughMasking()(model, x, model(x).argmax(1), Threat("linf", 0.06))
+    assert not result.fooled.any()
+    assert result.passes.forward.max() <= 4
+
+
+@pytest.mark.parametrize("name", ["cut off", "rounded"])
+def test_an_evaluation_without_gradients_makes_its_own(name):
+    model = Around(**DEFENCES[name])
+    inner = linear()
+    x, _ = images(inner, count=25)
+    y = inner(x).argmax(1)
+    found = evaluate(model, x, y, eps=0.06, attacks=["through-masking"], curve=(), gallery=0).record
+    robust = (radius(inner, x, y, "linf") > 0.06).double().mean().item()
+    assert abs(found.worst_case_accuracy - robust) <= 0.08
 
 
 def test_impossible_settings_are_refused():

@@ -60,6 +60,8 @@ class Attack(ABC):
 
     black_box: ClassVar[bool] = False
     """Whether it works without gradients of the model."""
+    own_slopes: ClassVar[bool] = False
+    """Whether it makes gradients of its own where the model has none, if it can."""
     minimum_norm: ClassVar[bool] = False
     """Whether it looks for the smallest perturbation, whatever eps is; see `MinimumNorm`."""
 

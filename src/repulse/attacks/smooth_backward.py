@@ -17,6 +17,7 @@ def _both(*names: str) -> dict[Any, str]:
 
 
 _DETACH = _both("detach")
+_LEAVING = _both("numpy", "tolist", "item", "__array__")
 _STEPS = _both("round", "floor", "ceil", "trunc", "sign")
 _JAGGED = _both("sin", "cos", "frac", "remainder", "fmod", "sigmoid", "tanh", "erf")
 _CLAMPS = _both("clamp", "clip", "hardtanh")
@@ -111,6 +112,8 @@ class _Smooth(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func in _LEAVING:
+            return func(args[0].detach(), *args[1:], **kwargs)
         try:
             smooth = self._smooth(func, args, kwargs)
         except (TypeError, RuntimeError, IndexError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from repulse.attacks.smooth_backward import SmoothBackward
 from repulse.attacks.standing import Climb, Standing, Value
 from repulse.attacks.targets import margin_targeted, nearest_wrong_classes
 from repulse.common.errors import RepulseError
+
+# So many images tell whether there is a gradient at all.
+_PROBED = 8
 
 
 @ATTACKS.register("through-masking")
@@ -41,6 +45,8 @@ class ThroughMasking(Attack):
         RepulseError: if steps are below 1, samples below 2 or odd, targets below 0, or width is not positive.
     """
 
+    own_slopes: ClassVar[bool] = True
+
     steps: int = 40
     samples: int = 8
     width: float = 0.5
@@ -54,7 +60,12 @@ class ThroughMasking(Attack):
             raise RepulseError(f"width must be positive, got {self.width:g}")
 
     def search(self, standing: Standing) -> None:
-        """All climbs, each on what still stands."""
+        """All climbs, each on what still stands; none where even the stand-in has no gradient."""
+        if (rows := standing.rows[:_PROBED]).numel() == 0:
+            return
+        value = self._value(standing, margin, "probe", stand_in=True)
+        if not standing.ask(standing.clean[rows], rows, value, gradient=True).gradient.any():
+            return
         self._climb(standing, margin, "smooth")
         self._climb(standing, margin, "stand-in", stand_in=True)
         self._climb_averaged(standing)

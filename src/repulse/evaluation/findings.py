@@ -60,7 +60,7 @@ def run_attacks(runner: AttackRunner, settings: EvaluationSettings, threat: Thre
     todo = plan(runner, settings, threat, published=script is not None)
     if not runner.has_gradients:
         # The others would stand still, pass after pass. PGD is run all the same where it is all that was asked for.
-        todo = [each for each in todo if each.attack.black_box] or todo
+        todo = [each for each in todo if each.attack.black_box or each.attack.own_slopes] or todo
     outcomes: dict[str, Outcome] = {}
     records: list[AttackRecord] = []
     series: dict[str, _Series] = {}
