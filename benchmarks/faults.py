@@ -86,11 +86,30 @@ def main(argv: list[str] | None = None) -> None:
                 found = memory()
                 print(part, found, flush=True)
             before = record.get(part, {}) if options.only else {}
-            record[part] = {**before, **found, "command": said, "seconds": round(time.monotonic() - begun)}
-        record["environment"] = environment()
+            record[part] = {**before, **{name: {**counted, "command": said} for name, counted in found.items()}}
+            print(f"{part}: {time.monotonic() - begun:.0f} s", flush=True)
+        record = {"totals": totals(record), **record, "environment": environment()}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(record, indent=1) + "\n")
     print(f"record: {options.output}")
+
+
+def totals(record: dict[str, Any]) -> dict[str, int]:
+    """What matters of all parts together: how much was tried, and how much of it went wrong."""
+    kills, inputs = record.get("kills", {}).values(), record.get("inputs", {}).values()
+    disks = [
+        case for command in record.get("disks", {}).values() for case in command.values() if isinstance(case, dict)
+    ]
+    return {
+        "kills": sum(each["kills"] for each in kills),
+        "lost": sum(each["lost"] for each in kills),
+        "different": sum(each.get("different", 0) for each in (*kills, *disks)),
+        "failed": sum(each["failed"] for each in kills),
+        "disks": sum(each.get("cases", 0) + each.get("full", 0) + each.get("read-only", 0) for each in disks),
+        "disks failed": sum(each.get("failed", 0) for each in disks),
+        "inputs": sum(each["inputs"] for each in inputs),
+        "inputs at fault": sum(each["fault"] for each in inputs),
+    }
 
 
 _EVALUATE = """

@@ -269,3 +269,23 @@ def test_a_third_partys_attack_needs_one_registration_and_is_known_by_name(monke
 def test_an_attack_by_name_says_what_is_wrong(name, settings, message):
     with pytest.raises(RepulseError, match=message):
         make_attack(name, **settings)
+
+
+@pytest.mark.parametrize("attack", [PGD(OBJECTIVES["cross-entropy"], steps=3), Square(queries=20), FMN(steps=5)])
+def test_attacks_take_images_and_labels_as_people_hold_them(attack):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    levels = torch.randint(0, 256, (5, 1, 4, 4))
+    x = levels.float() / 255
+    y = model(x).argmax(1)
+    threat = Threat("linf", 0.1)
+    expected = attack(model, x, y, threat)
+    for images in (x.numpy(), x.tolist(), levels, levels.to(torch.uint8).numpy()):
+        for labels in (y.tolist(), y.int().numpy(), y[:, None].float(), nn.functional.one_hot(y, 3)):
+            found = attack(lambda images: model(images), images, labels, threat)
+            assert torch.equal(found.adversarial, expected.adversarial)
+            assert torch.equal(found.fooled, expected.fooled)
+    with pytest.raises(RepulseError, match=r"^labels must be a tensor, an array or a list of numbers, got str$"):
+        attack(model, x, "cats", threat)
+    with pytest.raises(RepulseError, match=r"^a model is a module or a function from images to logits, got a str$"):
+        attack("net", x, y, threat)

@@ -367,3 +367,26 @@ def test_attacks_of_a_certificate_compute_no_weights_anew(light, monkeypatch):
     assert asked(ATTACK) == asked(CertificationSettings())
     monkeypatch.setattr("repulse.certification.soundness.folded", lambda model, x: model)
     assert asked(ATTACK) > 20 + asked(CertificationSettings())
+
+
+def test_certify_takes_what_evaluate_takes(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 3))
+    levels = torch.randint(0, 256, (4, 1, 3, 3))
+    x = levels.float() / 255
+    y = model(x).argmax(1)
+    how = {"method": "smoothing", "n": 20, "n0": 5, "sigma": 0.1}
+    expected = certify(model, x, y, CertificationSettings(**how)).outcomes["radius"]
+    together = torch.utils.data.TensorDataset(x, y)
+    for data in (
+        (x.numpy(), y.tolist()),
+        (levels.to(torch.uint8).numpy(), nn.functional.one_hot(y, 3)),
+        (together,),
+        (torch.utils.data.DataLoader(together, batch_size=3),),
+    ):
+        for each in (model, lambda images: model(images)):
+            assert torch.equal(certify(each, *data, **how).outcomes["radius"], expected)
+    with pytest.raises(RepulseError, match=r"^give settings as an object or by their names, not both$"):
+        certify(model, x, y, CertificationSettings(), n=5)
+    with pytest.raises(RepulseError, match=r"certify: sigmas"):
+        certify(model, x, y, sigmas=3)

@@ -185,3 +185,9 @@ def test_a_model_of_prototypes_keeps_its_interface_and_nothing_is_adapted_twice(
     once = adapt_model(model)
     assert isinstance(once, Adapted)
     assert adapt_model(once) is once
+
+
+def test_images_with_their_channels_last_are_told():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2))
+    with pytest.raises(RepulseError, match=r"look like \(N, H, W, C\): permute their axes to 0, 3, 1, 2$"):
+        evaluate(model, torch.rand(2, 8, 8, 3), [0, 1], SETTINGS)

@@ -19,10 +19,15 @@ from repulse.attacks.objectives import objective_name
 from repulse.attacks.passes import Passes
 from repulse.attacks.standing import Standing, shaped_logits
 from repulse.attacks.threat import Threat, column
+from repulse.common.arrays import Arrays, as_images, as_labels, as_tensor
 from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
+from repulse.common.functions import as_module
 from repulse.common.notice import notice
 from repulse.common.registry import Registry
+
+Model = nn.Module | Callable[[Tensor], Tensor]
+"""Maps a batch of images to logits (N, n)."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,9 +82,9 @@ class Attack(ABC):
 
     def __call__(
         self,
-        model: nn.Module,
-        x: Float[Tensor, "N *shape"],
-        y: Int64[Tensor, "N"],
+        model: Model,
+        x: Arrays,
+        y: Arrays,
         threat: Threat,
         *,
         seed: int = 0,
@@ -92,8 +97,9 @@ class Attack(ABC):
 
         Args:
             model: maps images to logits (N, n); attacked in evaluation mode, and left in the mode it was in.
-            x: clean images, pixels in the threat's range.
-            y: true classes.
+            x: clean images (N, ...), pixels in the threat's range: a tensor, an array or a list; whole numbers are grey
+                levels to 255 where the range is [0, 1].
+            y: true classes (N,): whole numbers of any kind, or one-hot rows.
             threat: what is allowed.
             seed: of random starts.
             ids: a number for each image; its outcome depends on the seed and this number, not on its neighbours.
@@ -106,16 +112,17 @@ class Attack(ABC):
         with self._begun(model, x, y, threat, Noise(seed, ids), None) as standing:
             self.search(standing)
             fallen = standing.distance <= standing.enough
-            adversarial = torch.where(column(fallen, x), standing.nearest, standing.shown)
+            adversarial = torch.where(column(fallen, standing.clean), standing.nearest, standing.shown)
             adversarial = threat.project(adversarial, standing.clean)
             found = self._asked_again(standing, adversarial)
         return AttackResult(adversarial, found.fooled, found.prediction, standing.passes, found.tied, found.broken)
 
     @contextmanager
     def _begun(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, noise: Noise, enough: float | None
+        self, model: Model, x: Arrays, y: Arrays, threat: Threat, noise: Noise, enough: float | None
     ) -> Iterator[Standing]:
         """All images standing, after the checks of everything that was handed in."""
+        model, (x, y) = as_module(model), _as_tensors(x, y, threat)
         check_inputs(x, y, threat)
         with torch.inference_mode(False), torch.enable_grad(), attackable(model):
             # A copy of what was made in inference mode is an ordinary tensor.
@@ -186,6 +193,12 @@ def ordinary_autograd(function: Callable[P, R]) -> Callable[P, R]:
             return function(*arguments, **keywords)
 
     return within
+
+
+def _as_tensors(x: Arrays, y: Arrays, threat: Threat) -> tuple[Tensor, Tensor]:
+    """Images and labels as people hold them, on the device of the images."""
+    images = as_images(x) if (threat.low, threat.high) == (0.0, 1.0) else as_tensor(x, "images")
+    return images, as_labels(y).to(images.device)
 
 
 def _own_copy(images: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeGuard
 
 import torch
-from jaxtyping import Float, Float32, Int64
-from torch import Tensor, nn
+from jaxtyping import Float, Float32
+from torch import Tensor
 
-from repulse.attacks.attack import Attack
+from repulse.attacks.attack import Attack, Model
 from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
 from repulse.attacks.standing import Standing
 from repulse.attacks.threat import Threat, column
+from repulse.common.arrays import Arrays
 from repulse.common.errors import RepulseError
 
 
@@ -66,9 +67,9 @@ class MinimumNorm(Attack):
 
     def smallest(
         self,
-        model: nn.Module,
-        x: Float[Tensor, "N *shape"],
-        y: Int64[Tensor, "N"],
+        model: Model,
+        x: Arrays,
+        y: Arrays,
         threat: Threat,
         noise: Noise,
     ) -> Smallest:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,14 +29,16 @@ from repulse.certification.soundness import attack_certificates
 from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
+from repulse.common.functions import as_module
 from repulse.common.run_files import CERTIFICATES
+from repulse.common.settings import chosen
 from repulse.common.units import refuse_radius
 from repulse.evaluation.checks import check_use
 from repulse.evaluation.misuse import refuse_misuse, report_misuse
 from repulse.evaluation.record import CheckRecord
 from repulse.models.foreign.adapt import adapt_model
 from repulse.subject import About, Progress, Subject
-from repulse.subject.arrays import Arrays, as_images, as_labels
+from repulse.subject.pairs import images_and_labels
 from repulse.subject.subject import silent
 
 USUAL_RADII: dict[Norm, tuple[float, ...]] = {
@@ -66,14 +69,15 @@ class Certification:
 
 
 def certify(
-    model: nn.Module,
-    images: Arrays,
-    labels: Arrays,
+    model: nn.Module | Callable[[Tensor], Any],
+    images: Any,
+    labels: Any = None,
     settings: CertificationSettings | None = None,
     *,
     about: About | None = None,
     progress: Progress | None = None,
     folder: str | Path | None = None,
+    **keywords: Any,
 ) -> Certification:
     """Prove for each image within which radius the model's answer cannot change, and count what is proved.
 
@@ -92,14 +96,18 @@ def certify(
     certified accuracy is a lower bound, attacked accuracy an upper one, and what lies between is unknown.
 
     Args:
-        model: any module from images in [0, 1] to logits (N, n); used in evaluation mode, on its own device.
-        images: clean images (N, ...), of any shape, pixels in [0, 1]; a tensor, an array or a list.
-        labels: true classes (N,), whole numbers of any type; a tensor, an array or a list.
+        model: any module, or to smooth it any function, from images in [0, 1] to logits (N, n); used in evaluation
+            mode, on its own device.
+        images: clean images, of any shape, pixels in [0, 1], or whole numbers from 0 to 255: a tensor, a NumPy array
+            or a list; or, without labels, a `DataLoader`, a `Dataset`, a data set of Hugging Face's, or the path of a
+            folder.
+        labels: true classes: whole numbers of any kind, (N,) or (N, 1), or one-hot rows (N, n).
         settings: method, radii, and attack.
         about: names for the record.
         progress: told after each batch.
         folder: where to write the certification. What is done is kept there, so that one that was killed goes on when
             it is called again, and processes under `torchrun` share the work. None: nothing is written.
+        keywords: settings by their names, `method="smoothing", n=1000`, in place of `settings`.
 
     Returns:
         The record and the outcomes of all images. Whether it is sound is for the caller to look at: `record.sound`.
@@ -108,7 +116,9 @@ def certify(
         RepulseError: if images, labels or logits are impossible, the method does not fit the model, `auto` finds none,
             or a setting would do nothing.
     """
-    subject = Subject(model, as_images(images), as_labels(labels), about or About(), progress=progress or silent)
+    settings = chosen(CertificationSettings, settings, keywords, "certify")
+    images, labels = images_and_labels(images, labels)
+    subject = Subject(as_module(model), images, labels, about or About(), progress=progress or silent)
     return certify_subject(subject, settings, folder)
 
 

@@ -246,6 +246,25 @@ def validate(settings: type[S], values: Mapping[str, Any], origin: str, *, parti
         raise _explained(problems[0], settings, origin) from error
 
 
+def chosen(kind: type[S], settings: S | None, keywords: Mapping[str, Any], origin: str) -> S:
+    """Settings that a function was given as an object, or by their names, or not at all.
+
+    Args:
+        kind: the settings class.
+        settings: the object; None: none was given.
+        keywords: values by names; empty: none were given.
+        origin: the function, for error messages.
+
+    Raises:
+        RepulseError: if both were given, or a value does not fit.
+    """
+    if settings is None:
+        return validate(kind, keywords, origin)
+    if keywords:
+        raise RepulseError("give settings as an object or by their names, not both")
+    return settings
+
+
 def to_yaml(settings: Settings) -> str:
     """The settings as YAML, every key written out."""
     text: str = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -18,7 +18,7 @@ from repulse.attacks.attack import check_inputs, ordinary_autograd
 from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.run_files import EVALUATIONS
-from repulse.common.settings import validate
+from repulse.common.settings import chosen
 from repulse.common.units import in_255ths
 from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.checks import check_use, examine
@@ -34,8 +34,7 @@ from repulse.evaluation.slices import loss_slices
 from repulse.evaluation.verdict import judge
 from repulse.models.foreign.adapt import adapt_model
 from repulse.subject import About, Progress, Subject
-from repulse.subject.arrays import as_images, as_labels
-from repulse.subject.pairs import pairs
+from repulse.subject.pairs import images_and_labels
 from repulse.subject.subject import silent
 
 _CHECKS = TypeAdapter(tuple[CheckRecord, ...])
@@ -82,9 +81,10 @@ def evaluate(
     Args:
         model: any module or function from images in [0, 1] to logits (N, n), or to a tuple, a mapping or an object that
             holds `logits`; it is measured in evaluation mode, on its own device.
-        images: clean images, of any shape, pixels in [0, 1]: a tensor, a NumPy array or a list;
-            or, without labels, a `DataLoader`, a `Dataset`, a data set of Hugging Face's, or a folder's path.
-        labels: true classes: whole numbers of any kind, (N,) or (N, 1).
+        images: clean images, of any shape, pixels in [0, 1], or whole numbers from 0 to 255: a tensor, a NumPy array
+            or a list; or, without labels, a `DataLoader`, a `Dataset`, a data set of Hugging Face's, or the path of a
+            folder.
+        labels: true classes: whole numbers of any kind, (N,) or (N, 1), or one-hot rows (N, n).
         settings: attacks and their strength.
         training_loss: what the model was trained to minimise, on embeddings, for models with `embed` and `classify`;
             None: cross-entropy on the logits.
@@ -101,16 +101,12 @@ def evaluate(
     Raises:
         RepulseError: if images, labels or logits are impossible, or the model has fewer classes than the data.
     """
-    if keywords:
-        if settings is not None:
-            raise RepulseError("give settings as an object or by their names, not both")
-        settings = validate(EvaluationSettings, keywords, "evaluate")
-    if labels is None:
-        images, labels = pairs(images)
+    settings = chosen(EvaluationSettings, settings, keywords, "evaluate")
+    images, labels = images_and_labels(images, labels)
     subject = Subject(
         adapt_model(model),
-        as_images(images),
-        as_labels(labels),
+        images,
+        labels,
         about or About(),
         training_loss=training_loss,
         progress=progress or silent,

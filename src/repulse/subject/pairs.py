@@ -7,14 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
+from repulse.common.arrays import as_images, as_labels
 from repulse.common.errors import RepulseError, with_article
 from repulse.data import load_test
 
 # What data sets call an image and its class, the likeliest first.
 _IMAGE_KEYS = ("pixel_values", "image", "img", "images", "x")
 _LABEL_KEYS = ("label", "labels", "fine_label", "target", "y")
+
+
+def images_and_labels(images: Any, labels: Any) -> tuple[Float[Tensor, "N *shape"], Int64[Tensor, "N"]]:
+    """What stands for images and labels in a call, as tensors.
+
+    Args:
+        images: as `as_images` takes them; without labels, whatever gives both, see `pairs`.
+        labels: as `as_labels` takes them; None: they come with the images.
+
+    Raises:
+        RepulseError: if they are something else.
+    """
+    if labels is None:
+        images, labels = pairs(images)
+    return as_images(images), as_labels(labels)
 
 
 def pairs(data: object) -> tuple[Any, Any]:

@@ -13,11 +13,11 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from repulse.attacks import EmbeddingLoss
+from repulse.common.arrays import as_images, as_labels
 from repulse.common.errors import RepulseError
 from repulse.common.files import sha256_of
 from repulse.common.notice import notice
 from repulse.models.foreign.adapt import original
-from repulse.subject.arrays import as_images, as_labels
 from repulse.subject.identity import Identity, answers_of
 from repulse.subject.journal import Journal, finished, other
 from repulse.subject.record import DataRecord, ModelRecord
@@ -91,8 +91,8 @@ class Subject:
     def __post_init__(self) -> None:
         # Attacks work in float32, and in float64 for a model of it; models of half precision are given what they take.
         double = any(weight.dtype == torch.float64 for weight in self.model.parameters())
-        images = as_images(self.images).to(torch.float64 if double else torch.float32)
-        labels = as_labels(self.labels)
+        images = as_images(self.images).cpu().to(torch.float64 if double else torch.float32)
+        labels = as_labels(self.labels).cpu()
         with torch.inference_mode(False):
             # No gradient may pass what was made in inference mode; a copy is an ordinary tensor.
             object.__setattr__(self, "images", images.clone() if images.is_inference() else images)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from repulse.common.errors import RepulseError, first_line, one_line, with_article
+from repulse.common.errors import RepulseError, first_line, one_line
+from repulse.common.functions import as_module
 
 
 def adapt_model(model: object) -> nn.Module:
@@ -27,30 +27,12 @@ def adapt_model(model: object) -> nn.Module:
     if isinstance(model, nn.Module):
         has_embedding = callable(getattr(model, "embed", None)) and callable(getattr(model, "classify", None))
         return model if has_embedding or isinstance(model, Adapted) else Adapted(model)
-    if not callable(model):
-        raise RepulseError(f"a model is a module or a function from images to logits, got {with_article(model)}")
-    return Adapted(Function(model))
+    return Adapted(as_module(model))
 
 
 def original(model: nn.Module) -> nn.Module:
     """The model that was adapted; any other as it is."""
     return model.inner if isinstance(model, Adapted) else model
-
-
-class Function(nn.Module):
-    """A plain function as a module.
-
-    Args:
-        function: maps a batch of images to logits.
-    """
-
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Any:
-        """What the function answers."""
-        return self.function(x)
 
 
 class Adapted(nn.Module):
@@ -111,6 +93,8 @@ def _hint(model: nn.Module, x: Tensor, said: str) -> str:
     if kinds and x.dtype not in kinds:
         return f"; its weights are {', '.join(sorted(map(str, kinds)))}, the images {x.dtype}: convert it by .float()"
     if channels := re.search(r"to have (\d+) channels, but got (\d+) channels", said):
+        if channels[1] == str(x.shape[-1]) != str(x.shape[1]):
+            return "; images are (N, C, H, W), and these look like (N, H, W, C): permute their axes to 0, 3, 1, 2"
         return f"; `--channels {channels[1]}` may help" if channels[1] in ("1", "3") else ""
     # The words of timm's vision transformers.
     if size := re.search(r"[Ii]nput (?:height|width|size|image size).*\((\d+)(?:\D+\d+)?\)\.?$", said.strip()):

@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch import nn
 
+from repulse.common.arrays import as_images, as_labels
 from repulse.common.errors import RepulseError
 from repulse.evaluation import EvaluationSettings, evaluate
-from repulse.subject.arrays import as_images, as_labels
 
 WHOLE = torch.tensor([2, 0, 1])
+SEVERAL = "; where several classes are right, or rows are probabilities, give one class for each"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,12 @@ WHOLE = torch.tensor([2, 0, 1])
         WHOLE.numpy().astype("float64"),
         WHOLE.numpy()[:, None],
         tuple(WHOLE.tolist()),
+        # One-hot rows mean one thing only.
+        torch.eye(3)[WHOLE],
+        torch.eye(3, dtype=torch.int64)[WHOLE],
+        torch.eye(3)[WHOLE].bool(),
+        np.eye(3, dtype="uint8")[WHOLE.numpy()],
+        torch.eye(3)[WHOLE].tolist(),
     ],
 )
 def test_whole_numbers_of_any_kind_are_labels(labels):
@@ -41,7 +48,10 @@ def test_truth_is_0_and_1():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.eye(3), "labels must be one number per image, got shape (3, 3); for one-hot rows give labels.argmax(1)"),
+        (torch.ones(2, 3), f"labels must be one number per image, got shape (2, 3){SEVERAL}"),
+        (torch.zeros(2, 3), f"labels must be one number per image, got shape (2, 3){SEVERAL}"),
+        ([[0.9, 0.1], [0.0, 1.0]], f"labels must be one number per image, got shape (2, 2){SEVERAL}"),
+        (torch.eye(3)[None], "labels must be one number per image, got shape (1, 3, 3)"),
         ([0.5, 1.0], "labels must be whole numbers, got float32 such as 0.5"),
         ([0.0, float("nan")], "labels must be whole numbers, got float32 such as nan"),
         (["cat", "dog"], "labels must be a tensor, an array or a list of numbers, got list"),
@@ -56,11 +66,45 @@ def test_other_labels_are_one_line(labels, message):
     assert str(caught.value) == message
 
 
-def test_grey_levels_are_no_pixels():
-    with pytest.raises(
-        RepulseError, match=r"^images must hold pixels in \[0, 1\], got uint8; divide grey levels by 255$"
-    ):
-        as_images(np.zeros((2, 1, 4, 4), np.uint8))
+@pytest.mark.parametrize("kind", ["uint8", "int16", "int64", "uint16"])
+def test_grey_levels_become_pixels_and_that_is_said_once(kind, capsys):
+    levels = np.array([[[[0, 51], [102, 255]]]] * 2, kind)
+    for _ in range(2):
+        found = as_images(levels)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, torch.from_numpy(levels.astype("float32")) / 255)
+    assert capsys.readouterr().err == (
+        f"repulse: note: images of {kind} are taken for grey levels from 0 to 255, and divided by 255\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            np.ones((2, 1, 4, 4), np.uint8),
+            "images of uint8 hold nothing above 1, so they may be grey levels or pixels: give pixels in [0, 1] as "
+            "floats",
+        ),
+        (
+            torch.tensor([[-1, 3]]),
+            "images must hold pixels in [0, 1], or grey levels from 0 to 255, got int64 from -1 to 3",
+        ),
+        (
+            torch.tensor([[0, 256]]),
+            "images must hold pixels in [0, 1], or grey levels from 0 to 255, got int64 from 0 to 256",
+        ),
+        (torch.zeros(2, 3, dtype=torch.complex64), "images must hold pixels in [0, 1], got complex64"),
+    ],
+)
+def test_whole_numbers_that_may_be_something_else_are_one_line(images, message):
+    with pytest.raises(RepulseError) as caught:
+        as_images(images)
+    assert str(caught.value) == message
+
+
+def test_truth_values_are_black_and_white():
+    assert as_images(np.array([[True, False]])).tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
