@@ -280,9 +280,9 @@ def test_attacks_take_images_and_labels_as_people_hold_them(attack):
     y = model(x).argmax(1)
     threat = Threat("linf", 0.1)
     expected = attack(model, x, y, threat)
-    for images in (x.numpy(), x.tolist(), levels, levels.to(torch.uint8).numpy()):
+    for given in (x.numpy(), x.tolist(), levels, levels.to(torch.uint8).numpy()):
         for labels in (y.tolist(), y.int().numpy(), y[:, None].float(), nn.functional.one_hot(y, 3)):
-            found = attack(lambda images: model(images), images, labels, threat)
+            found = attack(lambda batch: model(batch), given, labels, threat)
             assert torch.equal(found.adversarial, expected.adversarial)
             assert torch.equal(found.fooled, expected.fooled)
     with pytest.raises(RepulseError, match=r"^labels must be a tensor, an array or a list of numbers, got str$"):

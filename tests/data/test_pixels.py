@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -152,6 +154,58 @@ def test_fewer_bits_in_sixteen_are_not_black(bits, form, capsys):
     assert (found - expected).abs().max() <= 0.5
     note = f"here: 16-bit images hold nothing above {top}, so {top} is taken as white"
     assert capsys.readouterr().err == f"repulse: note: {note}\n"
+
+
+def deep_png(array):
+    """A PNG of 16 bits in each of 3 or 4 channels, (H, W, C), which Pillow does not write."""
+    height, width, channels = array.shape
+    rows = array.astype(">u2").reshape(height, -1).view(np.uint8)
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    # Every row says by how much it differs from the one above, as encoders do.
+    filtered = rows - np.vstack((np.zeros_like(rows[:1]), rows[:-1]))
+    body = zlib.compress(b"".join(b"\x02" + row.tobytes() for row in filtered))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_fewer_bits_in_sixteen_are_not_black_in_colour_either(bits, channels, capsys):
+    top = 2**bits - 1
+    bright = np.random.default_rng(0).integers(0, top + 1, (4, 5, 3))
+    bright[0, 0] = top
+    arrays = np.stack((bright // 9, bright))
+    opaque = np.full((2, 4, 5, channels - 3), 65535)
+    images = Stored(*(deep_png(each) for each in np.concatenate((arrays, opaque), 3)))
+    form = common_format([images], None, None)
+    assert form.channels == 3
+    found = decode(images, [0, 1], form).permute(0, 2, 3, 1).double().numpy()
+    expected = arrays * 255 / top
+    # Of true 16 bits Pillow keeps the high byte.
+    assert np.abs(found - expected).max() <= (0.5 if bits < 16 else 1)
+    note = f"repulse: note: here: 16-bit images hold nothing above {top}, so {top} is taken as white\n"
+    assert capsys.readouterr().err == (note if bits < 16 else "")
+
+
+def test_a_grey_image_and_colours_of_twelve_bits_share_one_scale():
+    grey = Image.fromarray(np.full((2, 2), 4095, np.uint16))
+    images = Stored(stored(grey), deep_png(np.full((2, 2, 3), 2048)))
+    found = decode(images, [0, 1], common_format([images], None, None))
+    assert found.shape == (2, 3, 2, 2)
+    assert found.flatten(1).unique(dim=1).flatten().tolist() == [255, 128]
+
+
+def test_sixteen_bits_are_upright_too():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    array = np.array([[0, 4095], [2048, 1024], [512, 256]], np.uint16)
+    images = Stored(stored(Image.fromarray(array), "TIFF", exif=exif))
+    found = decode(images, [0], common_format([images], None, None))
+    assert found.shape == (1, 1, 2, 3)
+    assert (found[0, 0].double() - torch.from_numpy(np.rot90(array, -1).astype(float)) * 255 / 4095).abs().max() <= 0.5
 
 
 COLOUR = stored(Image.new("RGB", (4, 4), (10, 20, 30)))

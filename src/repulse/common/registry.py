@@ -56,7 +56,8 @@ class Registry(Mapping[str, T]):
             raise unknown_name(self.kind, name, self._entries) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        # A file may hold anything in place of a name, lists too.
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

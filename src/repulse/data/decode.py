@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class Format:
     Args:
         channels: 1 for grey, 3 for colour.
         size: (H, W) in pixels; None: as in the file.
-        white: the value that is white in grey images of 16 bits.
+        white: the value that is white in images of 16 bits.
     """
 
     channels: Literal[1, 3]
@@ -142,11 +143,46 @@ def pillow() -> Any:
     return module
 
 
-def levels(image: Image) -> npt.NDArray[Any] | None:
-    """The values of a grey image of 16 bits; None for any other image."""
+def levels(image: Image, encoded: Encoded, where: str) -> npt.NDArray[Any] | None:
+    """The values of an image of 16 bits, (H, W) or (H, W, C); None for any other image.
+
+    Args:
+        image: opened, and not loaded yet if it has colour.
+        encoded: what it was opened from.
+        where: what messages call it.
+    """
     # Pillow before 11 opens a PNG of 16 bits as 32, and every version does so with a PGM.
-    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
-    return np.asarray(image) if deep else None
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return np.asarray(image)
+    if not is_deep_colour(image):
+        return None
+    # Pillow keeps the high bytes of colours alone; told that the bytes are the other way round, it keeps the low ones.
+    with open_image(encoded, where) as low:
+        tiles: Any = low.tile
+        tiles[:] = [_other_way_round(part) for part in tiles]
+        return np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+
+
+def is_deep_colour(image: Image) -> bool:
+    """Whether an image that was opened, and not loaded yet, has 16 bits in each of several channels."""
+    parts = getattr(image, "tile", None) or []
+    return image.mode in ("RGB", "RGBA") and bool(parts) and all(_raw_mode(part)[-3:-1] == "16" for part in parts)
+
+
+def _raw_mode(tile: Any) -> str:
+    """How the bytes of a tile are laid out, in Pillow's words: 'RGB;16B'."""
+    arguments = tile[3]
+    raw = arguments if isinstance(arguments, str) else arguments[0] if arguments else ""
+    return raw if isinstance(raw, str) else ""
+
+
+def _other_way_round(tile: Any) -> Any:
+    raw = _raw_mode(tile)
+    # N: as this machine has them.
+    turned = raw[:-1] + {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}[raw[-1]]
+    arguments = turned if isinstance(tile[3], str) else (turned, *tile[3][1:])
+    # Tiles have names since Pillow 11.
+    return tile._replace(args=arguments) if hasattr(tile, "_replace") else (*tile[:3], arguments)
 
 
 def pool_map(function: Any, *arguments: Any) -> list[Any]:
@@ -160,9 +196,8 @@ def _decode_one(image: Encoded, form: Format, where: str) -> tuple[npt.NDArray[n
 
     with open_image(image, where) as opened:
         try:
-            opened.load()
-            upright = _upright(opened)
-            converted, transparent = _over_white(_eight_bits(upright, form.white, where))
+            eight = _eight_bits(opened, image, form.white, where)
+            converted, transparent = _over_white(_upright(eight))
             converted = converted.convert("L" if form.channels == 1 else "RGB")
         except RepulseError:
             raise
@@ -186,12 +221,21 @@ def _upright(image: Image) -> Image:
     return turned
 
 
-def _eight_bits(image: Image, white: int, where: str) -> Image:
-    """The image itself, or its 8-bit version if it is grey with 16 bits, which Pillow would clip to white."""
-    values = levels(image)
+def _eight_bits(image: Image, encoded: Encoded, white: int, where: str) -> Image:
+    """The image itself, or its 8-bit version if it has 16 bits, which Pillow would clip to white if it is grey.
+
+    Of colours Pillow keeps the high bytes, which are right where white is the highest value there is.
+    """
+    values = levels(image, encoded, where) if white < 65535 or not is_deep_colour(image) else None
+    image.load()
     if values is not None:
         scaled = (values.astype(np.float32) * (255 / white)).round().clip(0, 255)
+        if values.shape[2:] == (4,):
+            scaled[..., 3] = values[..., 3] >> 8
         small: Image = pillow().fromarray(scaled.astype(np.uint8))
+        small.info = dict(image.info)
+        # A TIFF has its orientation among its own tags.
+        small.info["exif"] = image.getexif().tobytes()
         return small
     if image.mode in ("I", "F"):
         raise RepulseError(

@@ -9,7 +9,7 @@ import numpy as np
 
 from repulse.common.errors import RepulseError
 from repulse.common.notice import notice
-from repulse.data.decode import Encoded, EncodedImages, Format, levels, open_image, place, pool_map
+from repulse.data.decode import Encoded, EncodedImages, Format, is_deep_colour, levels, open_image, place, pool_map
 
 _CHUNK = 4096
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -22,7 +22,7 @@ _ON_SIDE = (5, 6, 7, 8)
 
 
 class Header(NamedTuple):
-    """Of one image: whether it is grey, and whether its pixels have 16 bits."""
+    """Of one image: whether it is grey, and whether its pixels have 16 bits in each channel."""
 
     grey: bool
     deep: bool
@@ -43,16 +43,18 @@ def common_format(parts: Sequence[EncodedImages], image_size: int | None, channe
     images = first.read([0])
     where = place(images[0] or {}, first.where, 0)
     size = (image_size, image_size) if image_size is not None else _size(images[0] or {}, where)
-    if not _header(images[0] or {}, where).grey:
+    head = _header(images[0] or {}, where)
+    if not head.grey and not head.deep:
         return Format(channels or 3, size)
     deep: list[tuple[EncodedImages, int]] = []
+    mixed = False
     for part, row, header in _headers(parts):
-        if not header.grey and channels is None:
+        if head.grey and not header.grey and channels is None and not mixed:
             notice(f"{part.where}: grey and colour images are mixed, so all are read in colour; or give channels")
-            return Format(3, size)
+            mixed = True
         if header.deep:
             deep.append((part, row))
-    return Format(channels or 1, size, _white(deep))
+    return Format(channels or (1 if head.grey and not mixed else 3), size, _white(deep))
 
 
 def _headers(parts: Sequence[EncodedImages]) -> Iterator[tuple[EncodedImages, int, Header]]:
@@ -72,20 +74,23 @@ def _header(image: Encoded, where: str) -> Header:
         return Header(data[25] in (0, 4), data[24] == 16)
     with open_image(image, where) as opened:
         grey = opened.mode in ("1", "L", "LA", "F") or opened.mode.startswith("I")
-        return Header(grey, grey and opened.mode.startswith("I"))
+        return Header(grey, (grey and opened.mode.startswith("I")) or is_deep_colour(opened))
 
 
 def _size(image: Encoded, where: str) -> tuple[int, int]:
     with open_image(image, where) as opened:
         try:
-            on_side = opened.getexif().get(0x0112) in _ON_SIDE
+            notes = opened.getexif()
+            # Pillow gives the size of a TIFF as it is upright, since 11.
+            upright = opened.format == "TIFF" and notes.get(0x0100) != opened.width
+            on_side = notes.get(0x0112) in _ON_SIDE and not upright
         except Exception:  # a damaged note; decoding passes over it too
             on_side = False
         return (opened.width, opened.height) if on_side else (opened.height, opened.width)
 
 
 def _white(deep: Sequence[tuple[EncodedImages, int]]) -> int:
-    """What is white in grey images of 16 bits: the highest value of as many bits as the brightest of them all needs."""
+    """What is white in images of 16 bits: the highest value of as many bits as the brightest of them all needs."""
     if not deep:
         return 65535
     brightest: int = max(pool_map(_brightest, *zip(*deep, strict=True)))
@@ -103,9 +108,10 @@ def _brightest(part: EncodedImages, row: int) -> int:
     where = place(image, part.where, row)
     with open_image(image, where) as opened:
         try:
-            opened.load()
-            values = levels(opened)
+            values = levels(opened, image or {}, where)
         except Exception as error:  # as in decoding
             reason = " ".join(str(error).split())
             raise RepulseError(f"{where}: the image is broken ({reason}); replace or remove it") from error
-    return 0 if values is None else int(np.max(values))
+    if values is None:
+        return 0
+    return int(np.max(values[..., :3] if values.ndim == 3 else values))
