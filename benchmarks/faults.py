@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("results/benchmarks/faults.json"))
     options = parser.parse_args(argv)
     record: dict[str, Any] = json.loads(options.output.read_text()) if options.output.is_file() else {}
+    record.pop("totals", None)
     share = options.seconds / len(options.parts)
     said = "python benchmarks/faults.py " + shlex.join(sys.argv[1:] if argv is None else argv)
     run = prepare()
@@ -96,10 +97,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def totals(record: dict[str, Any]) -> dict[str, int]:
     """What matters of all parts together: how much was tried, and how much of it went wrong."""
-    kills, inputs = record.get("kills", {}).values(), record.get("inputs", {}).values()
-    disks = [
-        case for command in record.get("disks", {}).values() for case in command.values() if isinstance(case, dict)
-    ]
+    kills, inputs, full = (list(record.get(part, {}).values()) for part in ("kills", "inputs", "disks"))
+    disks = [case for command in full for case in command.values() if isinstance(case, dict)]
     return {
         "kills": sum(each["kills"] for each in kills),
         "lost": sum(each["lost"] for each in kills),

@@ -175,7 +175,7 @@ def open_foreign(
     )
     about = About(
         model=Path(weights).stem if weights is not None else spec.rsplit(":", 1)[-1].rsplit("/", 1)[-1],
-        description=f"{spec}, weights {weights.name if weights is not None else 'of its own'}",
+        description=f"{spec}, {_weights(spec, weights)}",
         data=test.name,
         split=test.split,
         class_names=test.class_names,
@@ -195,11 +195,18 @@ def open_foreign(
     )
 
 
+def _weights(spec: str, weights: Path | None) -> str:
+    """Which weights a model has, in words."""
+    if weights is not None:
+        return f"weights {weights.name}"
+    return "no weights named" if _about_weights(spec, weights) else "weights of its own"
+
+
 def _about_weights(spec: str, weights: Path | None) -> str:
     """What to say of a model whose weights nobody named; empty where they are known."""
     if weights is not None or spec.startswith(("timm/", "hf:", "robustbench:")) or ":" not in spec:
         return ""
-    return f"no --weights: {spec} is measured with the weights that its code makes, which may be random"
+    return f"no --weights: {spec} is measured with the weights that its code makes"
 
 
 def _program_text(spec: str) -> str:

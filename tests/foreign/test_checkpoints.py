@@ -150,7 +150,7 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path, capsys):
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 3\n", "is a Git LFS pointer, not the file"),
         (b"\n<!DOCTYPE html><html><body>404</body></html>", "is a web page, not the file itself"),
-        (b"\x08\x08\x12\x07pytorch\x1a\x05", "is an ONNX model, not weights: give it as the model"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x05", "is an ONNX model, not weights: give it as the model, --model "),
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file, as Keras writes"),
     ],
 )

@@ -393,7 +393,8 @@ def test_a_file_without_weights_is_refused_with_what_it_is(zoo, tmp_path, images
     path.write_text("hello", encoding="utf-8")
     assert fails(f"{zoo}:linear", path).startswith(f"{path} is not a file of weights: ")
     program = saved("traced", tmp_path, network(), images)
-    assert fails(f"{zoo}:linear", program) == f"{program} is a program, not weights: give it as the model"
+    said = f"{program} is a program, not weights: give it as the model, --model {program}"
+    assert fails(f"{zoo}:linear", program) == said
     assert fails(f"{zoo}:linear", tmp_path / "absent.pt") == f"no such file: {tmp_path / 'absent.pt'}"
     assert fails(f"{zoo}:linear", tmp_path / "absent.safetensors") == f"no such file: {tmp_path / 'absent.safetensors'}"
 

@@ -19,6 +19,13 @@ from torch import nn
 def make():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
+def loaded():
+    from safetensors.torch import load_file
+
+    model = make()
+    model.load_state_dict(load_file("a.safetensors"))
+    return model
+
 def scaled():
     return nn.Sequential(Grey(), nn.Flatten(), nn.Linear(64, 10))
 
@@ -125,7 +132,12 @@ def test_bars_have_an_exit_code_of_their_own(place, capsys):
 def test_weights_that_nobody_named_are_said_aloud(place, capsys):
     model = ["--model", "net.py:make", "--progress", "quiet", "--anyway"]
     assert main(["evaluate", *model, *QUICK, "--eps", "0.1", "--images", "20"]) == 0
-    assert "no --weights: net.py:make is measured with the weights that its code makes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no --weights: net.py:make is measured with the weights that its code makes, and these are random" in said
+    assert "Give --weights FILE" in said
+    model[1] = "net.py:loaded"
+    assert main(["evaluate", *model, *QUICK, "--eps", "0.1", "--images", "20"]) == 0
+    assert "so it seems to load trained ones itself" in capsys.readouterr().err
 
 
 def test_the_curve_reaches_beyond_eps():

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from repulse.common.errors import RepulseError
+from repulse.common.errors import RepulseError, first_line
 from repulse.common.registry import Registry, unknown_name
 
 
@@ -284,7 +284,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise RepulseError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
+        raise RepulseError(
+            f"{path}{where} is not YAML: {getattr(error, 'problem', None) or first_line(error)}"
+        ) from error
     if content is None:
         return {}
     if not isinstance(content, dict):

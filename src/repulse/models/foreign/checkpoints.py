@@ -33,7 +33,7 @@ def read_checkpoint(path: Path) -> Any:
     kind = kind_of_file(path)
     if kind in ("torchscript", "exported", "onnx"):
         name = "an ONNX model" if kind == "onnx" else "a program"
-        raise RepulseError(f"{path} is {name}, not weights: give it as the model")
+        raise RepulseError(f"{path} is {name}, not weights: give it as the model, --model {path}")
     if path.suffix == ".safetensors":
         return load_tensors(path)[0]
     allowed: Any = getattr(torch.serialization, "safe_globals", contextlib.nullcontext)
