@@ -388,5 +388,5 @@ def test_certify_takes_what_evaluate_takes(tmp_path):
             assert torch.equal(certify(each, *data, **how).outcomes["radius"], expected)
     with pytest.raises(RepulseError, match=r"^give settings as an object or by their names, not both$"):
         certify(model, x, y, CertificationSettings(), n=5)
-    with pytest.raises(RepulseError, match=r"certify: sigmas"):
+    with pytest.raises(RepulseError, match=r"unknown key in certify: 'sigmas'; did you mean 'sigma'"):
         certify(model, x, y, sigmas=3)

@@ -157,10 +157,11 @@ def levels(image: Image, encoded: Encoded, where: str) -> npt.NDArray[Any] | Non
     if not is_deep_colour(image):
         return None
     # Pillow keeps the high bytes of colours alone; told that the bytes are the other way round, it keeps the low ones.
-    with open_image(encoded, where) as low:
-        tiles: Any = low.tile
-        tiles[:] = [_other_way_round(part) for part in tiles]
-        return np.asarray(image).astype(np.uint16) << 8 | np.asarray(low)
+    other: Any = open_image(encoded, where)
+    with other:
+        other.tile = [_other_way_round(part) for part in other.tile]
+        both: npt.NDArray[np.uint16] = np.asarray(image).astype(np.uint16) << 8 | np.asarray(other)
+    return both
 
 
 def is_deep_colour(image: Image) -> bool:
