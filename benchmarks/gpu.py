@@ -43,6 +43,7 @@ from repulse.reproduce.methods import METHODS
 from repulse.run_folder import load_run, read_test_accuracy
 from repulse.runs import train_run
 from repulse.training import read_metrics
+from repulse.training.schedules import Cyclic
 
 ORDER = ("paper-linf", "softmax", "fgsm-rs", "paper-cosine")
 PARTS = {"train": 2, "test": 1}
@@ -128,7 +129,9 @@ def configuration(comparison: str, method: str, folder: Path, options: argparse.
     config = cell_config(comparison, method, options.seed, str(folder), scale="full")
     factor = options.batch_size / PAPER_BATCH
     epochs = max(1, round(options.epochs / METHODS[method].passes))
-    half_cycle = max(1, round(config.fit.schedule.half_cycle * epochs / PAPER_EPOCHS / factor))
+    schedule = config.fit.schedule
+    assert isinstance(schedule, Cyclic), "the paper's schedule"
+    half_cycle = max(1, round(schedule.half_cycle * epochs / PAPER_EPOCHS / factor))
     changes: dict[str, Any] = {
         "data": {"validation": 0.0, "reader": "packed"},
         "model": {"width": options.width},

@@ -66,7 +66,7 @@ def test_no_command_shows_the_help_and_fails(capsys):
         ),
         (
             ["train", "--output", "x", "--fit.optimiser.name", "sdg"],
-            "repulse train: fit.optimiser.name: input should be 'sgd' or 'adamw', got 'sdg'",
+            "repulse train: unknown optimiser 'sdg'; did you mean 'sgd'? known: adamw, sgd",
         ),
         (["report"], "name at least one run folder: repulse report RUN"),
         (["prototypes"], "give the number of classes (--classes 10), or a file of prototypes (--file PATH)"),
@@ -95,9 +95,7 @@ def test_an_unknown_yaml_key_suggests_the_nearest(capsys, tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text(yaml.safe_dump({"fit": {"optimiser": {"learning_rat": 0.1}}}))
     message = error(capsys, "train", "--output", "x", "--config", str(file))
-    assert message.startswith(
-        f"unknown key in {file}: 'fit.optimiser.learning_rat'; did you mean 'fit.optimiser.learning_rate'?"
-    )
+    assert message.startswith(f"{file}: optimiser 'sgd' has no setting 'learning_rat'; did you mean 'learning_rate'?")
 
 
 @pytest.mark.parametrize(

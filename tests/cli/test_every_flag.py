@@ -82,8 +82,8 @@ def given(command, flag, words, text):
         for name in choices:
             field = choices[name].model_fields.get(key)
             if field is not None:
-                text = legal(field.annotation, field.default)[0]
-                yield [f"--{head}.name", name, words, text]
+                texts = [] if field.annotation is bool else legal(field.annotation, field.default)[:1]
+                yield [f"--{head}.name", name, words, *texts]
 
 
 def test_a_number_among_legal_values_is_read_as_one():

@@ -16,8 +16,7 @@ from repulse.models import make_backbone
 from repulse.models.pretrained import begin_with, last_layer
 from repulse.run_folder import load_run
 from repulse.runs import train_run
-from repulse.training.optimise import make_optimiser, set_learning_rate
-from repulse.training.settings import OptimiserSettings
+from repulse.training.optimisers import SGD, make_optimiser, set_learning_rate
 
 TINY = {
     "data": {"train_images": 100, "validation": 0.0},
@@ -98,7 +97,7 @@ def test_lower_layers_learn_at_their_share_of_the_rate():
             self.extra = nn.Linear(2, 2)
 
     model = Model()
-    optimiser = make_optimiser(model, OptimiserSettings(backbone_factor=0.1, bias_factor=4.0))
+    optimiser = make_optimiser(model, SGD(backbone_factor=0.1, bias_factor=4.0))
     set_learning_rate(optimiser, 1.0)
     rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
     layers = model.backbone

@@ -8,7 +8,6 @@ from repulse.attacks import Threat
 from repulse.common.errors import RepulseError
 from repulse.config.presets import preset
 from repulse.training import RECIPES, Task
-from repulse.training.optimise import schedule_factor
 from repulse.training.recipes.free import Free, WarmPerturbation
 from repulse.training.settings import FitSettings
 
@@ -30,7 +29,7 @@ def test_every_pass_is_one_forward_one_backward_and_one_step():
     assert (len(model.backbone.images), model.backbone.backward) == (24, 24)
     assert witness.steps == [(epoch, step, 3, 8) for epoch in (0, 1) for step in (1, 2, 3)]
     schedule = FitSettings().schedule
-    rates = [0.1 * schedule_factor(schedule, last, 24) for last in (11, 23)]
+    rates = [0.1 * schedule.factor(last, 24) for last in (11, 23)]
     assert [metrics.learning_rate for metrics in witness.metrics] == pytest.approx(rates)
 
 
@@ -107,9 +106,9 @@ def test_batches_of_other_sizes_share_the_places_they_have():
         )
 
 
-@pytest.mark.parametrize("averaging", ["none", "ema", "lookahead"])
+@pytest.mark.parametrize("averaging", ["none", {"name": "ema", "decay": 0.9}, "lookahead"], ids=str)
 def test_a_resumed_run_ends_at_the_same_weights_bit_for_bit(averaging):
-    witness, changes = Witness(), {"epochs": 3, "averaging": {"name": averaging, "decay": 0.9}}
+    witness, changes = Witness(), {"epochs": 3, "averaging": averaging}
     whole = train(Free(replays=2), data(), changes, watcher=witness)
     for state in witness.states[:2]:
         resumed = train(Free(replays=2), data(), changes, seed=9, state=state)

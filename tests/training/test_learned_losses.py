@@ -129,9 +129,9 @@ def config(**changes):
     return merge(merge(RunConfig(), base, "test"), changes, "test")
 
 
-@pytest.mark.parametrize("averaging", ["none", "ema"])
+@pytest.mark.parametrize("averaging", ["none", {"name": "ema", "decay": 0.9}], ids=str)
 def test_a_run_gives_back_the_learned_prototypes_and_resumes_bit_for_bit(tmp_path, averaging):
-    chosen = config(fit={"averaging": {"name": averaging, "decay": 0.9}})
+    chosen = config(fit={"averaging": averaging})
     trained = train_run(chosen, tmp_path / "whole")
     loaded, _, _ = load_run(tmp_path / "whole")
     start = Prototypes.load(tmp_path / "whole" / "prototypes.safetensors").points

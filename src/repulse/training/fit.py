@@ -15,10 +15,11 @@ from repulse.common.notice import notice
 from repulse.common.seeding import derive_seed
 from repulse.data import Augment, ImageSource, batches, steps_per_epoch
 from repulse.models import PrototypeClassifier
+from repulse.training.averages import WeightAverage
 from repulse.training.loss import Loss
 from repulse.training.metrics import EpochMetrics
 from repulse.training.mixing import cut_mixed
-from repulse.training.optimise import WeightAverage, make_optimiser, schedule_factor, set_learning_rate
+from repulse.training.optimisers import make_optimiser, set_learning_rate
 from repulse.training.patience import Patience
 from repulse.training.phases import Phased, phased
 from repulse.training.precision import precision_of
@@ -172,7 +173,7 @@ def fit(
         for place, (clean, y) in enumerate(passes):
             index, replay = divmod(place, replays)
             step = epoch * steps * replays + place
-            learning_rate = settings.optimiser.learning_rate * schedule_factor(settings.schedule, step, total)
+            learning_rate = settings.optimiser.learning_rate * settings.schedule.factor(step, total)
             set_learning_rate(optimiser, learning_rate)
             for each in told:
                 each.on_progress(step / total)

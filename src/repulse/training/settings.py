@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from repulse.common.settings import Settings
+from repulse.common.settings import Choices, OneOf, Settings
+from repulse.training.averages import AVERAGES, Averaging, NoAverage
+from repulse.training.optimisers import OPTIMISERS, SGD, Optimiser
+from repulse.training.schedules import SCHEDULES, OneCycle, Schedule
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"]
-
-
-class OptimiserSettings(Settings):
-    """How the weights move."""
-
-    name: Literal["sgd", "adamw"] = Field("sgd", description="Stochastic gradient descent, or AdamW.")
-    learning_rate: float = Field(0.1, gt=0, description="Peak learning rate; the schedule scales it.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD; beta1 of AdamW.")
-    nesterov: bool = Field(True, description="Nesterov momentum (SGD).")
-    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty (SGD) or decoupled weight decay (AdamW).")
-    bias_factor: float = Field(
-        1.0,
-        gt=0,
-        description="Factor on the learning rate of batch-norm biases; their weight decay shrinks by it.",
-    )
-    backbone_factor: float = Field(
-        1.0, ge=0, description="Factor on the learning rate below the backbone's last layer; 0: frozen."
-    )
-    clip_norm: float | None = Field(None, gt=0, description="Largest L2 norm of a gradient; none: no clipping.")
-
-
-class ScheduleSettings(Settings):
-    """How the learning rate changes over the steps, as a factor on the peak."""
-
-    name: Literal["one-cycle", "cosine", "cyclic", "constant"] = Field(
-        "one-cycle",
-        description="Linear up then down; warm-up then cosine; up and down again and again; or constant.",
-    )
-    start: float = Field(0.2, ge=0, le=1, description="First factor (one-cycle, cosine), lowest factor (cyclic).")
-    end: float = Field(0.05, ge=0, le=1, description="Last factor (one-cycle, cosine).")
-    peak: float = Field(0.25, ge=0, le=1, description="Share of the steps until the peak (one-cycle, cosine).")
-    half_cycle: int = Field(2000, ge=1, description="Steps from lowest to highest (cyclic).")
-
-
-class AveragingSettings(Settings):
-    """Which average of the weights is evaluated."""
-
-    name: Literal["none", "ema", "lookahead"] = Field(
-        "none",
-        description="The last weights; their moving average; or an average that training also restarts from.",
-    )
-    decay: float = Field(0.999, gt=0, lt=1, description="Decay per step of the moving average (ema).")
 
 
 class ProgressiveSettings(Settings):
@@ -58,6 +20,15 @@ class ProgressiveSettings(Settings):
 
     size: int | None = Field(None, ge=1, description="Side of the small images, in pixels; none: all keep their size.")
     share: float = Field(0.5, ge=0, le=1, description="Share of the epochs that see small images.")
+
+
+# What files from before optimisers, schedules and averages had settings of their own say of each of them.
+_OLDER = {
+    "optimiser": {"learning_rate", "momentum", "nesterov", "weight_decay", "bias_factor", "clip_norm"},
+    "schedule": {"start", "end", "peak", "half_cycle"},
+    "averaging": {"decay"},
+}
+_KINDS: dict[str, Choices[Any]] = {"optimiser": OPTIMISERS, "schedule": SCHEDULES, "averaging": AVERAGES}
 
 
 class FitSettings(Settings):
@@ -74,9 +45,13 @@ class FitSettings(Settings):
         "not count.",
     )
     batch_size: int = Field(128, ge=1, description="Images per step, over all processes together.")
-    optimiser: OptimiserSettings = OptimiserSettings()
-    schedule: ScheduleSettings = ScheduleSettings()
-    averaging: AveragingSettings = AveragingSettings()
+    optimiser: Annotated[Optimiser, OneOf(OPTIMISERS)] = Field(SGD(), description="How the weights move.")
+    schedule: Annotated[Schedule, OneOf(SCHEDULES)] = Field(
+        OneCycle(), description="How the learning rate changes over the steps."
+    )
+    averaging: Annotated[Averaging, OneOf(AVERAGES)] = Field(
+        NoAverage(), description="Which average of the weights is evaluated."
+    )
     progressive: ProgressiveSettings = ProgressiveSettings()
     cutmix: float = Field(
         0.0, ge=0, le=1, description="Share of the batches in which images get a rectangle of another one (CutMix)."
@@ -91,3 +66,20 @@ class FitSettings(Settings):
     devices: str = Field("auto", description="How many devices on this node, or auto.")
     wandb: str | None = Field(None, description="Project of Weights & Biases to log to; none: nothing is sent.")
     nodes: int = Field(1, ge=1, description="Number of nodes, under torchrun.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_older_files(cls, values: Any) -> Any:
+        """Older files say the settings of all kinds, whichever was chosen; those of the others did nothing."""
+        if not isinstance(values, Mapping):
+            return values
+        # Such files are complete, and no kind of schedule has all of these settings.
+        schedule, given = values.get("schedule"), dict(values)
+        if not isinstance(schedule, Mapping) or not _OLDER["schedule"] <= schedule.keys():
+            return values
+        for key, every in _OLDER.items():
+            of = given.get(key)
+            if isinstance(of, Mapping) and of.get("name") in _KINDS[key]:
+                own = _KINDS[key][of["name"]].model_fields
+                given[key] = {name: value for name, value in of.items() if name in own or name not in every}
+        return given

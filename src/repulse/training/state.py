@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
-from repulse.training.optimise import WeightAverage
+from repulse.training.averages import WeightAverage
 
 
 @dataclass(frozen=True)
