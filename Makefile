@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/repulse demo
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest -n auto -m "not others"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not others"
 
 # The examples in other people's frameworks, and their models: large packages, slow to import.
 examples: .venv/.installed-test .venv/.installed-examples

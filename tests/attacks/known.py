@@ -1,5 +1,8 @@
 """Models whose true robustness is known, and small trained ones."""
 
+from copy import deepcopy
+from functools import cache
+
 import torch
 from torch import nn
 
@@ -34,6 +37,11 @@ def radius(model, x, y, norm):
 
 def digits(norm="linf", eps=0.0, epochs=12, seed=0):
     """A small network trained on digits, adversarially if eps > 0 (Wong et al. 2020), and 150 test images."""
+    return deepcopy(_digits(norm, eps, epochs, seed))
+
+
+@cache
+def _digits(norm, eps, epochs, seed):
     from sklearn.datasets import load_digits
 
     data = load_digits()
