@@ -9,6 +9,7 @@ from repulse.cli import main
 from repulse.evaluation import load_evaluation
 
 QUICK = ["--steps", "2,5", "--curve", "0,0.05", "--curve-steps", "2", "--images", "40", "--progress", "quiet"]
+QUICK += ["--attacks", "quick"]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_the_recorded_natural_accuracy_is_the_models_own(run):
 
 
 def test_a_report_has_the_records_figures(run, tmp_path, capsys):
-    assert main(["evaluate", str(run), "--norm", "l2", "--eps", "0.5", *QUICK]) == 0
+    assert main(["evaluate", str(run), "--norm", "l2", "--eps", "0.5", *QUICK, "--attacks", "paper"]) == 0
     page = tmp_path / "page.html"
     assert main(["report", str(run), "--output", str(page)]) == 0
     assert capsys.readouterr().out.endswith(f"report: {page}\n")
