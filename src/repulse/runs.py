@@ -16,7 +16,7 @@ from repulse.common.run_files import CONFIG_FILE, METRICS_FILE, STATE_FILE, TEST
 from repulse.common.seeding import generator
 from repulse.common.settings import merge
 from repulse.config.run import RunConfig, read_config
-from repulse.data import Augment, ImageSource
+from repulse.data import ImageSource
 from repulse.models import PrototypeClassifier
 from repulse.models.pretrained import begin_with
 from repulse.prototypes import Prototypes, make_prototypes
@@ -92,7 +92,7 @@ def train_run(
             config.fit,
             fabric=fabric,
             recipe=config.recipe,
-            augment=Augment(**config.augment.model_dump()),
+            augment=config.augment,
             seed=config.seed,
             state=state,
             history=[row.validation_accuracy for row in keeper.rows],

@@ -50,7 +50,12 @@ def test_steps_are_the_batches_there_are(count, size, drop):
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_what_one_would_see(world):
     source = images()
-    options = {"epoch": 2, "seed": 4, "shuffle": True, "augment": Augment(2, "reflect", "random", 3)}
+    options = {
+        "epoch": 2,
+        "seed": 4,
+        "shuffle": True,
+        "augment": Augment(crop_padding=2, padding_mode="reflect", flip="random", cutout=3),
+    }
     whole = list(batches(source, 9, **options))
     parts = [list(batches(source, 9, **options, rank=rank, world_size=world)) for rank in range(world)]
     for step, (x, y) in enumerate(whole):
@@ -118,7 +123,9 @@ def test_no_augmentation_changes_nothing():
 
 
 def test_reflection_wider_than_the_image_is_refused():
-    found = batches(images(size=3), 8, epoch=0, seed=0, shuffle=False, augment=Augment(4, "reflect"))
+    found = batches(
+        images(size=3), 8, epoch=0, seed=0, shuffle=False, augment=Augment(crop_padding=4, padding_mode="reflect")
+    )
     with pytest.raises(
         RepulseError, match=r"^cannot reflect 4 pixels of images of 3x3; choose a smaller crop_padding$"
     ):
@@ -149,7 +156,7 @@ class Slow:
 
 def test_streamed_batches_are_those_of_memory_and_come_a_few_steps_ahead():
     source = Slow(images())
-    options = {"epoch": 1, "seed": 2, "shuffle": True, "augment": Augment(1, "zeros", "random")}
+    options = {"epoch": 1, "seed": 2, "shuffle": True, "augment": Augment(crop_padding=1, flip="random")}
     found = batches(source, 5, **options)
     first = next(found)
     assert 1 <= len(source.asked) <= 4

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from repulse.common.errors import RepulseError
 from repulse.common.run_files import CONFIG_FILE
 from repulse.common.settings import OneOf, Settings, merge, read_yaml
-from repulse.data.settings import AugmentSettings, DataSettings
+from repulse.data.augment import Augment
+from repulse.data.settings import DataSettings
 from repulse.models.settings import ModelSettings
 from repulse.prototypes.settings import PrototypeSettings
 from repulse.training import LOSSES, RECIPES, CrossEntropy, Loss, Recipe, Standard
@@ -24,7 +25,7 @@ class RunConfig(Settings):
     name: str = Field("repulse", description="What tables call this model.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     data: DataSettings = DataSettings()
-    augment: AugmentSettings = AugmentSettings()
+    augment: Augment = Augment()
     prototypes: PrototypeSettings = PrototypeSettings()
     model: ModelSettings = ModelSettings()
     loss: Annotated[Loss, OneOf(LOSSES)] = Field(CrossEntropy(), description="What training minimises.")

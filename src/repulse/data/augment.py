@@ -8,27 +8,24 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int64, UInt8
+from pydantic import Field
 from torch import Tensor
 
 from repulse.common.errors import RepulseError
+from repulse.common.settings import Settings
 
 
-@dataclass(frozen=True)
-class Augment:
-    """What may happen to a training image: shift, mirror, cut out a square.
+class Augment(Settings):
+    """Random changes to training images: shift, mirror, cut out a square."""
 
-    Args:
-        crop_padding: shift by up to this many pixels in each direction; 4 for the usual CIFAR crop.
-        padding_mode: what moves in: `zeros`, or by `reflect` the image itself, mirrored.
-        flip: mirror left to right: `none`; `random`, with probability 1/2; `alternating`, every image in every other
-            epoch, half of them in the even ones (Jordan 2024, section 3.6).
-        cutout: side of a square set to mid-grey at a random place (DeVries & Taylor 2017); 0 for none.
-    """
-
-    crop_padding: int = 0
-    padding_mode: Literal["zeros", "reflect"] = "zeros"
-    flip: Literal["none", "random", "alternating"] = "none"
-    cutout: int = 0
+    crop_padding: int = Field(0, ge=0, description="Shift by up to this many pixels in each direction; usually 4.")
+    padding_mode: Literal["zeros", "reflect"] = Field(
+        "zeros", description="What moves in from outside: black, or the image itself, mirrored."
+    )
+    flip: Literal["none", "random", "alternating"] = Field(
+        "none", description="Mirror at random, or each image in every other epoch (Jordan 2024, section 3.6)."
+    )
+    cutout: int = Field(0, ge=0, description="Side of a square that is greyed out (DeVries & Taylor 2017); 0: none.")
 
     def __call__(self, images: UInt8[Tensor, "B C H W"], choices: Choices) -> UInt8[Tensor, "B C H W"]:
         """The images, changed as the `choices` say.

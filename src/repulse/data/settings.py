@@ -30,14 +30,3 @@ class DataSettings(Settings):
     channels: Literal[1, 3] | None = Field(None, description="Grey or colour; none: as they are.")
     class_names: tuple[str, ...] | None = Field(None, description="Names of the classes; none: from the data.")
     train_images: int | None = Field(None, ge=2, description="Train on a balanced subset of this size; none: all.")
-
-
-class AugmentSettings(Settings):
-    """Random changes to training images."""
-
-    crop_padding: int = Field(0, ge=0, description="Shift by up to this many pixels in each direction.")
-    padding_mode: Literal["zeros", "reflect"] = Field("zeros", description="What moves in from outside.")
-    flip: Literal["none", "random", "alternating"] = Field(
-        "none", description="Mirror at random, or each image in every other epoch (Jordan 2024)."
-    )
-    cutout: int = Field(0, ge=0, description="Side of a square that is greyed out; 0: none.")

@@ -14,10 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+Embeddings = Float[Tensor, "N d"]
+Points = Float[Tensor, "n d"]
+Labels = Int64[Tensor, "N"]
+Margins = Float[Tensor, "N n"]
+"""From each embedding to each class: positive where the label wins, infinity in the label's own column."""
 
-def plane_margins(
-    z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"], labels: Int64[Tensor, "N"], *, halfway: bool = True
-) -> Float[Tensor, "N n"]:
+
+def plane_margins(z: Embeddings, prototypes: Points, labels: Labels, *, halfway: bool = True) -> Margins:
     """The signed L2 distance of each embedding to the plane between its label's prototype and each other one.
 
     With i the label and j the other class, for planes halfway between two prototypes
@@ -40,19 +44,12 @@ class Margin(ABC):
     """The margins of a readout in one norm, and what rounding does to them."""
 
     @abstractmethod
-    def distances(
-        self, z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"], labels: Int64[Tensor, "N"]
-    ) -> Float[Tensor, "N n"]:
+    def distances(self, z: Embeddings, prototypes: Points, labels: Labels) -> Margins:
         """How far each embedding may move before class j wins over the label; infinity in the label's own column."""
 
     @abstractmethod
     def rounding(
-        self,
-        z: Float[Tensor, "N d"],
-        prototypes: Float[Tensor, "n d"],
-        labels: Int64[Tensor, "N"],
-        margins: Float[Tensor, "N n"],
-        epsilon: float,
+        self, z: Embeddings, prototypes: Points, labels: Labels, margins: Margins, epsilon: float
     ) -> Float[Tensor, "N _"]:
         """A bound on how far rounding may move these margins: that of the logits, anywhere within the margin.
 
@@ -77,19 +74,12 @@ class PlanesInL2(Margin):
     halfway: bool = False
     unit: bool = False
 
-    def distances(
-        self, z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"], labels: Int64[Tensor, "N"]
-    ) -> Float[Tensor, "N n"]:
+    def distances(self, z: Embeddings, prototypes: Points, labels: Labels) -> Margins:
         """The distances to the planes: see `plane_margins`."""
         return plane_margins(z, self._points(prototypes), labels, halfway=self.halfway)
 
     def rounding(
-        self,
-        z: Float[Tensor, "N d"],
-        prototypes: Float[Tensor, "n d"],
-        labels: Int64[Tensor, "N"],
-        margins: Float[Tensor, "N n"],
-        epsilon: float,
+        self, z: Embeddings, prototypes: Points, labels: Labels, margins: Margins, epsilon: float
     ) -> Float[Tensor, "N n"]:
         """That of a logit over `|p_i - p_j|`, twice for planes through the origin, with `u` half of epsilon.
 
@@ -110,21 +100,14 @@ class PlanesInL2(Margin):
 class PlanesInLinf(Margin):
     """`z · (p_i - p_j) / |p_i - p_j|_1`, as L1 is dual to L-inf; with one-hot prototypes half the margin of logits."""
 
-    def distances(
-        self, z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"], labels: Int64[Tensor, "N"]
-    ) -> Float[Tensor, "N n"]:
+    def distances(self, z: Embeddings, prototypes: Points, labels: Labels) -> Margins:
         """The L-inf distances to the planes."""
         products = z @ prototypes.T
         margins = (_own(products, labels) - products) / _apart(prototypes, labels, 1)
         return _without_own(margins, labels)
 
     def rounding(
-        self,
-        z: Float[Tensor, "N d"],
-        prototypes: Float[Tensor, "n d"],
-        labels: Int64[Tensor, "N"],
-        margins: Float[Tensor, "N n"],
-        epsilon: float,
+        self, z: Embeddings, prototypes: Points, labels: Labels, margins: Margins, epsilon: float
     ) -> Float[Tensor, "N 1"]:
         """That of d products and sums, and of the division by the temperature."""
         sizes = (z.abs() + margins.amin(1, keepdim=True).abs()) @ prototypes.abs().T
@@ -135,19 +118,17 @@ class PlanesInLinf(Margin):
 class DistancesInLinf(Margin):
     """`(|z - p_j|_inf - |z - p_i|_inf) / 2`: each distance changes by no more than z does (Zhang et al., ICML 2021)."""
 
-    def distances(
-        self, z: Float[Tensor, "N d"], prototypes: Float[Tensor, "n d"], labels: Int64[Tensor, "N"]
-    ) -> Float[Tensor, "N n"]:
+    def distances(self, z: Embeddings, prototypes: Points, labels: Labels) -> Margins:
         """Half the differences of L-inf distances."""
         distances = torch.cdist(z, prototypes, p=torch.inf)
         return _without_own((distances - _own(distances, labels)) / 2, labels)
 
     def rounding(
         self,
-        z: Float[Tensor, "N d"],
-        prototypes: Float[Tensor, "n d"],
-        labels: Int64[Tensor, "N"],  # noqa: ARG002
-        margins: Float[Tensor, "N n"],
+        z: Embeddings,
+        prototypes: Points,
+        labels: Labels,  # noqa: ARG002
+        margins: Margins,
         epsilon: float,
     ) -> Float[Tensor, "N 1"]:
         """Four epsilons of the largest distance that any prototype can have within the margin.

@@ -18,7 +18,7 @@ from repulse.attacks.attack import attackable
 from repulse.attacks.noise import Noise
 from repulse.common.settings import merge
 from repulse.config.run import RunConfig
-from repulse.data import Augment, ImageSource
+from repulse.data import ImageSource
 from repulse.models import PrototypeClassifier
 from repulse.subject.subject import device_of, image_ids
 from repulse.training import fit, make_fabric, read_metrics
@@ -78,7 +78,7 @@ def count_passes(config: RunConfig, model: PrototypeClassifier, images: ImageSou
             settings,
             fabric=make_fabric(settings),
             recipe=config.recipe,
-            augment=Augment(**config.augment.model_dump()),
+            augment=config.augment,
             seed=config.seed,
         )
     used = len(some) // batch * batch
