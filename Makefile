@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 REPORT ?= runs/demo/report.html
 
-.PHONY: demo test examples lint format types docs browser clean
+.PHONY: demo test examples release-check lint format types docs browser clean
 
 demo: .venv/.installed
 	$(BIN)/repulse demo
@@ -31,6 +31,10 @@ types: .venv/.installed-lint
 
 docs: .venv/.installed-docs
 	$(BIN)/sphinx-build --fail-on-warning --keep-going -q -b html docs docs/_build/html
+
+# The wheel and the source archive, and the wheel tried in an empty environment: what a tag would release.
+release-check:
+	PYTHON=$(PYTHON) .ci/release
 
 # Opens a report in a headless Chromium, which must be installed: see .ci/run.
 browser: .venv/.installed-browser
