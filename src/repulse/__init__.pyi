@@ -3,6 +3,7 @@
 from .attacks import ATTACKS as ATTACKS
 from .attacks import PGD as PGD
 from .attacks import Threat as Threat
+from .attacks import ThreatPerImage as ThreatPerImage
 from .attacks import ensemble as ensemble
 from .certification.certify import certify as certify
 from .certification.certify import certify_subject as certify_subject

@@ -10,6 +10,7 @@ from repulse.attacks.minimum_norm import MinimumNorm, Smallest
 from repulse.attacks.near_misses import NearMisses
 from repulse.attacks.objectives import OBJECTIVES, EmbeddingLoss, Objective, through_embedding
 from repulse.attacks.passes import Passes
+from repulse.attacks.per_image import ThreatPerImage
 from repulse.attacks.pgd import PGD, fgsm
 from repulse.attacks.polish import Polish
 from repulse.attacks.prototype_objectives import nearest_wrong, rescaled_cross_entropy
@@ -47,6 +48,7 @@ __all__ = [
     "Standing",
     "TargetedAPGD",
     "Threat",
+    "ThreatPerImage",
     "ThroughMasking",
     "Transfer",
     "ensemble",

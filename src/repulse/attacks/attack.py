@@ -17,6 +17,7 @@ from repulse.attacks.decision import Decision, decide
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import objective_name
 from repulse.attacks.passes import Passes
+from repulse.attacks.per_image import UNIT, Framed, ThreatPerImage
 from repulse.attacks.standing import Standing, shaped_logits
 from repulse.attacks.threat import Threat, column
 from repulse.common.arrays import Arrays, as_images, as_labels, as_tensor
@@ -85,7 +86,7 @@ class Attack(ABC):
         model: Model,
         x: Arrays,
         y: Arrays,
-        threat: Threat,
+        threat: Threat | ThreatPerImage,
         *,
         seed: int = 0,
         ids: Int64[Tensor, "N"] | None = None,
@@ -100,7 +101,7 @@ class Attack(ABC):
             x: clean images (N, ...), pixels in the threat's range: a tensor, an array or a list; whole numbers are grey
                 levels to 255 where the range is [0, 1].
             y: true classes (N,): whole numbers of any kind, or one-hot rows.
-            threat: what is allowed.
+            threat: what is allowed: to all alike, or to every image its own.
             seed: of random starts.
             ids: a number for each image; its outcome depends on the seed and this number, not on its neighbours.
 
@@ -109,6 +110,8 @@ class Attack(ABC):
                 are not numbers.
         """
         ids = torch.arange(len(y)) if ids is None else ids
+        if isinstance(threat, ThreatPerImage):
+            return self._in_boxes(model, x, y, threat, seed, ids)
         with self._begun(model, x, y, threat, Noise(seed, ids), None) as standing:
             self.search(standing)
             fallen = standing.distance <= standing.enough
@@ -116,6 +119,32 @@ class Attack(ABC):
             adversarial = threat.project(adversarial, standing.clean)
             found = self._asked_again(standing, adversarial)
         return AttackResult(adversarial, found.fooled, found.prediction, standing.passes, found.tied, found.broken)
+
+    def _in_boxes(
+        self, model: Model, x: Arrays, y: Arrays, threat: ThreatPerImage, seed: int, ids: Int64[Tensor, "N"]
+    ) -> AttackResult:
+        """The same where every image has a threat of its own."""
+        module, images = as_module(model), as_tensor(x, "images").detach()
+        # Whole numbers are years or dollars here, not grey levels.
+        x = images if images.dtype in (torch.float32, torch.float64) else images.float()
+        y = as_labels(y).to(x.device)
+        if threat.norm == "l2":
+            parts = [
+                (rows, self(module, x[rows], y[rows], ball, seed=seed, ids=ids[rows.cpu()]))
+                for ball, rows in threat.groups(x)
+            ]
+            adversarial, passes = x.clone(), Passes.none(x)
+            for rows, part in parts:
+                adversarial[rows] = part.adversarial
+                passes.put(rows, part.passes)
+        else:
+            framed = Framed(module, *threat.box(x))
+            inner = self(framed, framed.inside(x), y, UNIT, seed=seed, ids=ids)
+            framed.rows = torch.arange(len(x), device=x.device)
+            adversarial, passes = framed.outside(inner.adversarial), inner.passes
+        with attackable(module), torch.no_grad():
+            found = decide(shaped_logits(module(adversarial), y), y)
+        return AttackResult(adversarial, found.fooled, found.prediction, passes, found.tied, found.broken)
 
     @contextmanager
     def _begun(
@@ -136,6 +165,7 @@ class Attack(ABC):
     def _asked_again(self, standing: Standing, adversarial: Tensor) -> Decision:
         """What the model says about what was found; what is not a number is said aloud."""
         with torch.no_grad():
+            standing.asking(torch.arange(len(adversarial), device=adversarial.device))
             found = decide(shaped_logits(standing.model(adversarial), standing.labels), standing.labels)
         for row in found.broken.nonzero().flatten().tolist():
             notice(

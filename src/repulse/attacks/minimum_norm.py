@@ -85,6 +85,8 @@ class MinimumNorm(Attack):
         Raises:
             RepulseError: if images are not numbers or out of range, labels don't fit, or logits are not finite.
         """
+        if not isinstance(threat, Threat):
+            raise RepulseError("distances are of one unit for all images: give a Threat")
         with self._begun(model, x, y, threat, noise, 0.0) as standing:
             self.walk(standing)
             self._bisect(standing)

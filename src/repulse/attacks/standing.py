@@ -14,6 +14,7 @@ from repulse.attacks.decision import decide
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import Objective, margin, uphill
 from repulse.attacks.passes import Passes
+from repulse.attacks.per_image import Framed
 from repulse.attacks.targets import TargetedObjective
 from repulse.attacks.threat import Threat
 from repulse.common.errors import RepulseError
@@ -60,6 +61,7 @@ class Standing:
         enough: float | None = None,
     ) -> None:
         self.model, self.clean, self.labels, self.threat, self.noise = model, clean, labels, threat, noise
+        self._frame = model if isinstance(model, Framed) else None
         self.enough = threat.eps + threat.tolerance if enough is None else enough
         self.passes = Passes.none(clean)
         self.nearest = clean.clone()
@@ -98,6 +100,11 @@ class Standing:
         logits = self.clean_logits()
         before = margin(logits, self.labels).to(self.margin)
         return torch.where(self.margin > before, before / (before - self.margin), torch.inf)
+
+    def asking(self, rows: Int64[Tensor, "M"]) -> None:
+        """Tell a model of images with boxes of their own which ones it is asked about next."""
+        if self._frame is not None:
+            self._frame.rows = rows
 
     def still(self, rows: Int64[Tensor, "M"]) -> Int64[Tensor, "K"]:
         """Places of those among some rows that still stand."""
@@ -175,6 +182,7 @@ class Standing:
         """
         rows = torch.full((len(images),), row, device=images.device)
         with torch.no_grad():
+            self.asking(rows)
             logits = shaped_logits(self.model(images), self.labels[rows])
         self.passes.forward[row] += len(images)
         decision = decide(logits, self.labels[rows])
@@ -190,6 +198,7 @@ class Standing:
     ) -> tuple[Tensor, Tensor, Bool[Tensor, "M"]]:
         """Values with their graph, logits without, and who is fooled; passes and successes are noted."""
         self.passes.add(rows, forward=1, backward=int(torch.is_grad_enabled()))
+        self.asking(rows)
         values, logits = value(images, rows)
         logits = shaped_logits(logits.detach(), self.labels[rows])
         return values, logits, self._note(images.detach(), rows, logits, show=show)

@@ -61,6 +61,7 @@ def classes_by_distance(standing: Standing, count: int, candidates: int = 30) ->
     y = standing.labels[rows]
     with torch.enable_grad():
         images = standing.clean[rows].detach().requires_grad_()
+        standing.asking(rows)
         logits: Tensor = standing.model(images)
         distances = []
         for target in likeliest[rows].unbind(1):
