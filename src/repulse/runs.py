@@ -12,6 +12,7 @@ from torch import Tensor
 from repulse.common.errors import RepulseError
 from repulse.common.files import load_tensors, save_tensors, write_atomically
 from repulse.common.notice import notice
+from repulse.common.progress import Callback
 from repulse.common.run_files import CONFIG_FILE, METRICS_FILE, STATE_FILE, TEST_FILE
 from repulse.common.seeding import generator
 from repulse.common.settings import merge
@@ -33,7 +34,12 @@ FEW_STEPS = 200
 
 
 def train_run(
-    config: RunConfig, folder: str | Path, *, resume: bool = False, output: Output = "quiet"
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    output: Output = "quiet",
+    progress: Callback | None = None,
 ) -> PrototypeClassifier:
     """Train as `config` says, keeping everything in `folder`, and return the trained model.
 
@@ -46,6 +52,7 @@ def train_run(
         folder: the run folder; made if absent.
         resume: go on with the run in `folder`, if there is one.
         output: `rich` (progress bar), `json` (a line per epoch on standard output) or `quiet`.
+        progress: called after each step with `("training", images done, images in all epochs)`.
 
     Raises:
         RepulseError: if the folder holds a run already and `resume` is not set, or holds a run with other settings;
@@ -80,7 +87,7 @@ def train_run(
     first = fabric.is_global_zero
     if first:
         write_head(folder, config, prototypes, classes)
-    with TrainingDisplay(output if first else "quiet", config.fit.epochs) as display:
+    with TrainingDisplay(output if first else "quiet", config.fit.epochs, progress=progress) as display:
         upto = 0 if state is None else state.epoch
         told = loggers(folder, upto, config.fit.wandb, config.name, config.model_dump(mode="json")) if first else []
         keeper = _Keeper(folder, display, upto, told)

@@ -498,4 +498,7 @@ def test_progress_is_told_of_every_stage():
     heard = []
     evaluate(model, x, y, EvaluationSettings(eps=0.001, **QUICK), progress=lambda *news: heard.append(news))
     assert ("PGD-5, margin", 90, 90) in heard
-    assert all(0 < done <= of for _, done, of in heard)
+    assert all(0 <= done <= of for _, done, of in heard)
+    # A stage is told of when it starts, not when it has ended.
+    first = {stage: done for stage, done, _ in reversed(heard)}
+    assert set(first.values()) == {0}

@@ -74,14 +74,24 @@ def test_a_paper_style_figure_near_the_worst_case_is_believed():
 
 
 def test_a_paper_style_figure_well_above_the_worst_case_is_overstated():
-    """By more than 5 points and one standard error of the difference, which is 0.75 points of 6 on 1,000 images."""
-    assert verdict(worst=0.58 - 0.0572).word == "measured"
-    found = verdict({**ROBUST, "square": ("Square", "standard", 0.522)}, worst=0.522)
-    assert (found.word, found.quote, found.found_by) == ("overstated", 0.522, "Square")
+    """By more than 5 points with 95 % confidence: 1.96 * sqrt(0.05 * 0.95 / 1000) are another 1.35 points."""
+    assert verdict(worst=0.58 - 0.063).word == "measured"
+    found = verdict({**ROBUST, "square": ("Square", "standard", 0.516)}, worst=0.516)
+    assert (found.word, found.quote, found.found_by) == ("overstated", 0.516, "Square")
     assert found.summary == (
-        "PGD-100, training loss says 58.0 %, but at most 52.2 % of the images are robust: quote 52.2 %. The attack "
+        "PGD-100, training loss says 58.0 %, but at most 51.6 % of the images are robust: quote 51.6 %. The attack "
         "that fooled the most is Square."
     )
+
+
+@pytest.mark.parametrize(("count", "between"), [(20, 3), (100, 9), (100, 10), (300, 22), (300, 23), (10_000, 542)])
+def test_the_images_between_a_paper_style_figure_and_the_worst_case_are_put_to_a_paired_test(count, between):
+    """Overstated exactly where the 95 % Wilson interval of the images between the two lies above 5 % of all."""
+    from repulse.report.words import wilson
+
+    worst = 0.58 - between / count
+    low, _ = wilson(between / count, count)
+    assert (verdict(worst=worst, count=count).word == "overstated") == (low > 0.05)
 
 
 def test_without_the_papers_protocol_cross_entropy_is_the_claim_and_without_that_natural_accuracy():

@@ -156,8 +156,9 @@ def test_a_column_says_what_is_proved_where_some_model_has_a_certificate(tmp_pat
     assert table.rows[0][-1].note.endswith("; on other images, 120 of them")
     assert f"{plainly(at_eps)} |" in markdown
     # Certificates of several models stand in a table of their own, one for each norm.
-    assert "| L-inf, digits, test | method | images | natural |" in markdown
-    assert "| L2, digits, test | method | images | natural |" in markdown
+    assert "| L-inf, digits, test | proved, " in markdown
+    assert " | natural | attacked | method | images |" in markdown
+    assert "| L2, digits, test | proved, " in markdown
 
 
 def test_without_a_certificate_there_is_no_column(tmp_path):

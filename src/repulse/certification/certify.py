@@ -25,14 +25,16 @@ from repulse.certification.record import (
 )
 from repulse.certification.settings import CertificationSettings
 from repulse.certification.smoothing import Smoothing
-from repulse.certification.soundness import attack_certificates
+from repulse.certification.soundness import attack_certificates, stages
 from repulse.common.environment import environment
 from repulse.common.errors import RepulseError
 from repulse.common.evaluation_mode import evaluation_mode
 from repulse.common.functions import as_module
+from repulse.common.progress import expect
+from repulse.common.progress import found as known
 from repulse.common.run_files import CERTIFICATES
 from repulse.common.settings import chosen
-from repulse.common.units import refuse_radius
+from repulse.common.units import in_255ths, in_percent, refuse_radius
 from repulse.evaluation.checks import check_use
 from repulse.evaluation.misuse import refuse_misuse, report_misuse
 from repulse.evaluation.record import CheckRecord
@@ -173,6 +175,12 @@ def certify_subject(
     if subject.finished and place is not None:
         return Certification(*load_certificate(place), place)
     report_misuse(subject, used)
+    proving = {"smoothing": float(settings.n + settings.n0)} if settings.method == "smoothing" else {"embedding": 1.0}
+    expect(
+        subject.progress,
+        {stage: cost * len(subject.images) for stage, cost in proving.items()}
+        | stages(settings, settings.radii, len(subject.images)),
+    )
     with attackable(subject.model):
         certificates = method.prove(subject, settings)
         for each in settings.radii:
@@ -188,6 +196,7 @@ def certify_subject(
             tensors["count"] = certificates.count
         radii = tuple(sorted(set(settings.radii))) or USUAL_RADII[certificates.norm]
         certified = [certified_accuracy(radius, each) for each in radii]
+        known(subject.progress, f"proved within {in_255ths(radii[-1])}: {in_percent(certified[-1])}")
         attacked: list[float | None] = [None] * len(radii)
         soundness = None
         if settings.attack:

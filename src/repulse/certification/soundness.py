@@ -32,6 +32,9 @@ from repulse.subject.journal import BatchResult
 SPACING = 0.05
 """By how much at most, as a share, a certified radius is rounded down for attacks that take one radius for a batch."""
 
+# About how many passes each ensemble spends on an image that it cannot fool.
+_PASSES = {"quick": 500.0, "standard": 10_000.0, "adaptive": 15_000.0}
+
 Judge = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(images (M, *shape), labels (M,), ids (M,)) -> (M,) bool`: whether the certified classifier is fooled."""
 
@@ -95,7 +98,7 @@ class CertificateAttack:
         """Attack some images at one radius, but for those known to be fooled within it; returns who is fooled."""
         if eps > 0:
             every = torch.full((len(self.subject.images),), eps, dtype=torch.float64)
-            self._within(f"radius {eps:.6g}", every, which & (self.nearest > eps))
+            self._within(_stage(eps), every, which & (self.nearest > eps))
         # An attack may put an image as far outside the ball as rounding does; that still counts as the ball.
         return self.nearest <= eps + Threat(self.norm, eps).tolerance if eps > 0 else torch.zeros_like(which)
 
@@ -113,6 +116,8 @@ class CertificateAttack:
 
     def _run(self, stage: str, key: str, parts: tuple[Tensor, ...], work: Callable[[Tensor], BatchResult]) -> None:
         total, ends = sum(map(len, parts)), torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
+        if parts:
+            self.subject.progress(stage, 0, total)
         done = self.subject.journal.each(
             stage,
             len(parts),
@@ -174,6 +179,20 @@ class CertificateAttack:
             fooled = self.certified.judge(found, labels[on], ids[rows]).cpu()
             distance[rows] = torch.where(fooled, _exact_distance(found, beside, self.norm), torch.inf)
         return {"hit": hit, "distance": distance, "passes": torch.tensor(passes)}
+
+
+def stages(settings: CertificationSettings, radii: tuple[float, ...], images: int) -> dict[str, float]:
+    """What attacks on certificates go through, with about how many passes: for a progress bar, never for a figure."""
+    if not settings.attack:
+        return {}
+    each = images * _PASSES[settings.ensemble] * (settings.draws if settings.method == "smoothing" else 1)
+    # What is proved at a radius is not attacked there again, and what is not mostly falls soon.
+    beyond = {_stage(eps): 0.3 * each for eps in radii if eps > 0}
+    return {"minimum norm": images * 300.0, "certified radius": each, **beyond}
+
+
+def _stage(eps: float) -> str:
+    return f"radius {eps:.6g}"
 
 
 def attack_certificates(

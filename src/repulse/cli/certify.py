@@ -38,7 +38,7 @@ def certify_command(settings: CertifyCommand) -> None:
         BrokenCertificateError: if attacks broke a certificate.
     """
     chosen = CertificationSettings(**{name: getattr(settings, name) for name in CertificationSettings.model_fields})
-    with shown_progress(settings) as progress:
+    with shown_progress(settings, "certifying") as progress:
         certification = certify_subject(
             open_subject(settings, "certify", progress), chosen, settings.output, stop_if_misused=not settings.anyway
         )

@@ -39,7 +39,7 @@ class EvaluateCommand(MeasuringCommand, EvaluationSettings):
 def evaluate_command(settings: EvaluateCommand) -> None:
     """Measure a run or a model from outside, print the table and the verdict, and say where the record is."""
     chosen = EvaluationSettings(**{name: getattr(settings, name) for name in EvaluationSettings.model_fields})
-    with shown_progress(settings) as progress:
+    with shown_progress(settings, "evaluating") as progress:
         evaluation = evaluate_subject(
             open_subject(settings, "evaluate", progress), chosen, settings.output, stop_if_misused=not settings.anyway
         )

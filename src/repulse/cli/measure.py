@@ -85,9 +85,9 @@ def open_subject(settings: MeasuringCommand, name: str, progress: Progress) -> S
 
 
 @contextmanager
-def shown_progress(settings: MeasuringCommand) -> Iterator[Progress]:
+def shown_progress(settings: MeasuringCommand, title: str) -> Iterator[Progress]:
     """A progress bar, if the settings want one and this is the process that prints."""
-    with progress_bar(settings.progress == "rich" and is_first_process()) as progress:
+    with progress_bar(settings.progress == "rich" and is_first_process(), title=title) as progress:
         yield progress
 
 

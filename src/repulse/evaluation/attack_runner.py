@@ -185,6 +185,8 @@ class AttackRunner:
         def report(index: int) -> None:
             self.progress(stage, min((index + 1) * self.batch_size, len(todo)), len(todo))
 
+        if parts:
+            self.progress(stage, 0, len(todo))
         done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), report, key=key)
         passes, seconds, largest = Passes.none(self.labels), torch.zeros(len(self.labels), dtype=torch.float64), 0.0
         asked = torch.zeros_like(self.labels)

@@ -7,9 +7,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
-from repulse.common.units import in_255ths
 from repulse.evaluation.attack_runner import AttackRunner
 from repulse.evaluation.findings import Findings
+from repulse.evaluation.forecast import curve_stage
 from repulse.evaluation.plan import LOGIT_OBJECTIVES, TRAINING_LOSS, training_objective
 from repulse.evaluation.record import CurvePoint
 from repulse.evaluation.settings import EvaluationSettings
@@ -59,7 +59,7 @@ def robustness_curve(runner: AttackRunner, settings: EvaluationSettings, finding
             robust = runner.right & ~fallen if known else runner.right
             # A ball of radius zero holds the clean image only.
             if ball.eps > 0 and todo.any():
-                robust = robust & runner.attack(attack, ball, _stage(ball, name), among=todo).robust
+                robust = robust & runner.attack(attack, ball, curve_stage(ball, name), among=todo).robust
             fallen = runner.right & ~robust
             share[name] = robust.double().mean().item()
     # Last, since what is found in one ball may lie in a smaller one as well.
@@ -86,14 +86,10 @@ def _settle(runner: AttackRunner, attack: PGD, balls: list[Threat], eps: float, 
         near = runner.smallest <= ball.eps * (1 + SETTLED)
         todo = runner.right & ~_inside(runner, ball) & (near | (lost & fell)) & ~(survived & (ball.eps <= eps))
         if ball.eps > 0 and todo.any():
-            robust = runner.attack(attack, ball, _stage(ball, "settled"), among=todo).robust
+            robust = runner.attack(attack, ball, curve_stage(ball, "settled"), among=todo).robust
             fell = fell & ~(todo & robust)
 
 
 def _inside(runner: AttackRunner, ball: Threat) -> Bool[Tensor, "N"]:
     """Images that something inside a ball fooled, or that are wrong when clean."""
     return runner.smallest <= ball.eps + ball.tolerance
-
-
-def _stage(ball: Threat, name: str) -> str:
-    return f"curve, eps {in_255ths(ball.eps)}, {name}"

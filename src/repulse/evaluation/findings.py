@@ -11,7 +11,11 @@ from torch import Tensor
 from repulse.attacks import PGD, Threat
 from repulse.attacks.minimum_norm import seeks_minimum
 from repulse.attacks.passes import Passes
+from repulse.common.progress import expect
+from repulse.common.progress import found as known
+from repulse.common.units import in_percent
 from repulse.evaluation.attack_runner import AttackRunner, Outcome
+from repulse.evaluation.forecast import coming
 from repulse.evaluation.plan import PlannedAttack, plan
 from repulse.evaluation.published import AsPublished
 from repulse.evaluation.record import AttackRecord, Group
@@ -65,7 +69,10 @@ def run_attacks(runner: AttackRunner, settings: EvaluationSettings, threat: Thre
     records: list[AttackRecord] = []
     series: dict[str, _Series] = {}
     worst: Outcome | None = None
-    for planned in todo:
+    for place, planned in enumerate(todo):
+        standing = runner.right if worst is None else worst.robust
+        left = [each for each in todo[place:] if each.series is None or each.series not in series]
+        expect(runner.progress, coming(left, settings, threat, int(runner.right.sum()), int(standing.sum())))
         apart = script is not None and planned.group == "paper-as-published"
         on = script if script is not None and apart else runner
         shorter = None
@@ -79,8 +86,9 @@ def run_attacks(runner: AttackRunner, settings: EvaluationSettings, threat: Thre
             outcome = on.attack(planned.attack, threat, planned.label, after=worst if planned.survivors else None)
         added = None
         if not apart:
-            added = int(((runner.right if worst is None else worst.robust) & ~outcome.robust).sum())
+            added = int((standing & ~outcome.robust).sum())
             worst = outcome if worst is None else outcome.after(worst)
+            known(runner.progress, f"robust so far {in_percent(_share(worst.robust))}")
         records.append(_attack_record(planned, threat, outcome, on, added, shorter))
         outcomes[planned.name] = outcome
     assert worst is not None, "a plan always has attacks on the logits"

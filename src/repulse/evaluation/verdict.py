@@ -12,6 +12,9 @@ from repulse.evaluation.record import AttackRecord, CheckRecord, VerdictRecord
 # By how much a paper-style figure may exceed the worst case: honest models lose a few points to stronger attacks, too.
 PAPER_TOLERANCE = 0.05
 
+# The normal quantile of a two-sided 95 % interval.
+_Z = 1.959963984540054
+
 # By how much a claimed figure may exceed the worst case, beyond the error of counting images.
 CLAIM_TOLERANCE = 0.01
 
@@ -38,9 +41,8 @@ def judge(
 ) -> VerdictRecord:
     """Weigh a claim against the worst case and the checks.
 
-    - `overstated`: the claim exceeds the worst case by more than 5 points and one standard error of the difference
-      for a paper-style figure, or by more than 1 point and two standard errors of counting for a figure that somebody
-      claimed.
+    - `overstated`: a paper-style figure exceeds the worst case by more than 5 points, with 95 % confidence; or a
+      figure that somebody claimed does by more than 1 point and two standard errors of counting.
     - `upper-bound`: it does not, but a serious check failed, no check was made, or too little was tried: no attack of
       the groups `standard` and `quick` ran; or only those of `quick` did, and what follows its gradient ascents (long
       searches, Square) still fooled more than 1 % of the images, so that small budgets were not enough.
@@ -69,9 +71,10 @@ def judge(
     if claim is None:
         saturated = any(check.name == SATURATION and check.passed is False for check in checks)
         claim, claim_by = _paper_style(counted, natural, any_objective=not (own_loss or saturated))
-        gap = max(claim - worst, 0.0)
-        # The images of the claim are those of the worst case, so only those between the two are counted with an error.
-        tolerance = PAPER_TOLERANCE + (sqrt(gap * (1 - gap) / count) if count else 1.0)
+        # Both figures are of the same images, and what fooled an image under the one counts under the other, so the
+        # images between the two are one binomial count: the score test of whether 5 % of all explain it (Wilson 1927).
+        slack = _Z * sqrt(PAPER_TOLERANCE * (1 - PAPER_TOLERANCE) / count) if count else 1.0
+        tolerance = PAPER_TOLERANCE + slack
     else:
         claim_by, tolerance = "claimed", CLAIM_TOLERANCE + error
     # The first of several that found equally much: attacks run from the cheapest to the dearest.
@@ -172,12 +175,9 @@ def caution(natural: float, chance: float, count: int) -> str:
     Natural accuracy is near chance where that lies above the lower end of its 95 % interval (Wilson 1927).
     """
     if count and chance:
-        z = 1.96
-        middle, reach = (
-            natural + z * z / (2 * count),
-            z * sqrt(natural * (1 - natural) / count + (z / (2 * count)) ** 2),
-        )
-        if (middle - reach) / (1 + z * z / count) <= chance:
+        middle = natural + _Z**2 / (2 * count)
+        reach = _Z * sqrt(natural * (1 - natural) / count + (_Z / (2 * count)) ** 2)
+        if (middle - reach) / (1 + _Z**2 / count) <= chance:
             return f"The model is no better than guessing ({in_percent(natural)} right without any attack)."
     return f"Only {count} images: the figure may be far off." if count < FEW_IMAGES else ""
 

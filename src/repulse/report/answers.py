@@ -87,7 +87,7 @@ def claimant(entry: Entry) -> str:
 
 def card(entry: Entry) -> Card:
     """Both answers as a card."""
-    found, record, verdict = answer(entry), entry.record, entry.record.verdict
+    found, record = answer(entry), entry.record
     low, high = wilson(found.robust, record.data.count)
     detail = (
         f"natural accuracy {percent(found.natural)}, chance {percent(found.chance)}; 95 %: "
@@ -104,7 +104,7 @@ def card(entry: Entry) -> Card:
         sure="" if found.sure is None else WORDS[found.sure],
         tone="open" if found.sure is None else _TONES[found.sure],
         why=_why(entry, found),
-        steps=() if verdict is None or found.sure == "measured" else tuple(plain(s) for s in verdict.next_steps[:1]),
+        steps=_next(entry, found),
     )
 
 
@@ -113,7 +113,8 @@ def _why(entry: Entry, found: Answer) -> tuple[str, ...]:
     if verdict is None:
         return tuple(parts)
     if found.sure == "overstated" and found.claim is not None:
-        who = {"claimed": "The claim", "the paper's protocol": "The paper's protocol"}.get(found.claimant, "One attack")
+        known = {"claimed": "The claim", "the paper's protocol": "The paper's protocol"}
+        who = known.get(found.claimant, f"{verdict.claim_by} alone")
         parts.append(f"{who} says {percent(found.claim)}; {percent(found.robust)} is left.")
     elif found.sure == "upper-bound":
         parts += [plain(reason) for reason in verdict.reasons[:1]]
@@ -123,3 +124,17 @@ def _why(entry: Entry, found: Answer) -> tuple[str, ...]:
     else:
         parts.append("No attack found more, and no check gives a reason to doubt the attacks.")
     return tuple(parts)
+
+
+def _next(entry: Entry, found: Answer) -> tuple[str, ...]:
+    """The one thing to do next: what the verdict asks for first, or else what to do with the figure."""
+    verdict = entry.record.verdict
+    if verdict is None:
+        return ("Evaluate the model again: this record is older than verdicts.",)
+    if verdict.next_steps and found.robust > 0:
+        return (plain(verdict.next_steps[0]),)
+    if found.sure == "overstated" and found.claim is not None:
+        return (f"Quote {percent(found.robust)}, not {percent(found.claim)}.",)
+    if found.robust == 0:
+        return ("For a model that keeps more, train on adversarial examples: `repulse train` does.",)
+    return ("Quote it with the norm, eps, the attacks and the number of images.",)

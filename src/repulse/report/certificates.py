@@ -89,21 +89,23 @@ def overview(certificates: Sequence[Certified]) -> tuple[Table, ...]:
     tables = []
     for (norm, name, split), members in groups.items():
         radii = sorted({point.radius for _, _, each in members for point in each.record.points if point.radius > 0})
-        head = (f"{NORMS[norm]}, {plain(name)}, {plain(split)}", "method", "images", "natural")
+        head = (f"{NORMS[norm]}, {plain(name)}, {plain(split)}",)
         rows = []
         for number, label, each in members:
             record, count = each.record, each.record.data.count
             rows.append(
                 (
                     Cell(label, note=record.model.description, link=f"c{number}"),
+                    *(share_cell(each.accuracy(radius), count, strong=radius == radii[0]) for radius in radii),
+                    share_cell(record.natural_accuracy, count),
+                    Cell(_attacked_word(record), strong=record.sound is False),
                     Cell(METHODS[record.method]),
                     Cell(f"{record.data.count:,}", number=True),
-                    share_cell(record.natural_accuracy, count),
-                    *(share_cell(each.accuracy(radius), count) for radius in radii),
-                    Cell(_attacked_word(record), strong=record.sound is False),
                 )
             )
-        tables.append(Table((*head, *(in_255ths(r) for r in radii), "attacked"), tuple(rows)))
+        # What is proved comes first: a narrow screen shows the first columns only.
+        proved = (f"proved, {in_255ths(radius)}" for radius in radii)
+        tables.append(Table((*head, *proved, "natural", "attacked", "method", "images"), tuple(rows)))
     return tuple(tables)
 
 

@@ -41,7 +41,9 @@ def leaderboard(entries: Sequence[Entry]) -> Table:
             )
         )
     head = ("model", "number to quote" if judged else "worst case", "95 % interval", "natural")
-    judgement = ("how sure", "claimed") if judged else ()
+    # Nobody claimed the figure that a paper would print.
+    claimed = any(answer(entry).claimant == "claimed" for entry in entries)
+    judgement = ("how sure", "claimed" if claimed else "paper-style") if judged else ()
     return Table((*head, *judgement, *(("certified",) if proved else ())), tuple(rows), filtered=len(rows) > 6)
 
 

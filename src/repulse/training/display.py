@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from repulse.common.progress import Callback, found
 from repulse.training import EpochMetrics
 from repulse.training.state import TrainingState
 
@@ -22,11 +23,16 @@ class TrainingDisplay:
 
     Otherwise as one JSON object a line and epoch (`json`), or not at all (`quiet`).
 
+    Whatever is shown, `progress` is called after each step with `("training", images done, images in all epochs)`.
+
     Use it as a context, so that the terminal is left in order whatever happens.
     """
 
-    def __init__(self, output: Output, epochs: int, console: Console | None = None) -> None:
+    def __init__(
+        self, output: Output, epochs: int, console: Console | None = None, progress: Callback | None = None
+    ) -> None:
         self.output = output
+        self.progress = progress
         self.epochs = epochs
         self.console = console or Console(stderr=True)
         self._natural = ""
@@ -56,6 +62,10 @@ class TrainingDisplay:
 
     def on_step(self, epoch: int, step: int, steps: int, images: int) -> None:
         """Move the bar; `images` is the number of images of the step."""
+        if self.progress is not None:
+            self.progress("training", (epoch * steps + step) * images, self.epochs * steps * images)
+            natural = f", natural {self._natural}" if self._natural else ""
+            found(self.progress, f"epoch {epoch + 1} of {self.epochs}{natural}")
         if self._progress is None:
             return
         task = self._progress.tasks[0]

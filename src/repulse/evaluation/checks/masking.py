@@ -45,6 +45,7 @@ def examine(
     with torch.random.fork_rng([runner.device] if runner.device.type == "cuda" else []):
         torch.manual_seed(evidence.seed)
         for done, (name, check) in enumerate(checks.items()):
+            runner.progress("checks", done, len(checks))
             records.append(check.answer(name, evidence) if len(evidence) else check.record(name, _NOTHING_RIGHT))
-            runner.progress("checks", done + 1, len(checks))
+    runner.progress("checks", len(checks), len(checks))
     return tuple(records)
