@@ -1,4 +1,4 @@
-"""The paper claim by claim: what its protocol says, what can be believed, and the verdict."""
+"""The paper claim by claim: what its protocol says, what is left under every attack, and the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOT_MEASURED = "not measured"
 SAME_COST = 1.1
 # Below this robust accuracy at eps there is too little left to watch it decay.
 TOO_LITTLE = 0.05
-# A figure under the protocol that is so much above what can be believed misleads.
+# A figure under the protocol that is so much above the worst case misleads.
 MISLEADING = 0.05
 
 
@@ -27,14 +27,14 @@ class Claim:
     Args:
         text: what the paper says.
         protocol: what was measured as the paper measures it.
-        believable: what was measured in earnest.
+        worst: what is left under every attack.
         verdict: whether the claim holds, in words.
         network: what it was measured on, and what training that cost.
     """
 
     text: str
     protocol: str
-    believable: str
+    worst: str
     verdict: str
     network: str = ""
 
@@ -95,9 +95,9 @@ def _decay(figures: Figures) -> Claim:
     own, rival = papers_row(figures), rivals_row(figures)
     if own is None or rival is None:
         return Claim(text, NOT_MEASURED, NOT_MEASURED, NOT_MEASURED)
-    (protocol, slower_there), (believable, slower) = (_kept(own, rival, line) for line in (TRAINING_LOSS, WORST_CASE))
+    (protocol, slower_there), (worst, slower) = (_kept(own, rival, line) for line in (TRAINING_LOSS, WORST_CASE))
     if slower_there is None and slower is None:
-        return Claim(text, protocol, believable, NOT_MEASURED)
+        return Claim(text, protocol, worst, NOT_MEASURED)
     if slower is None:
         verdict = "cannot be asked: nothing is left that could decay"
         verdict += "; holds under its protocol only" if slower_there else ""
@@ -105,7 +105,7 @@ def _decay(figures: Figures) -> Claim:
         verdict = "holds"
     else:
         verdict = "holds under its protocol only" if slower_there else "does not hold"
-    return Claim(text, protocol, believable, verdict)
+    return Claim(text, protocol, worst, verdict)
 
 
 def _kept(own: Row, rival: Row, line: str) -> tuple[str, bool | None]:

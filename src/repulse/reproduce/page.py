@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,16 @@ from repulse.common.settings import merge, to_yaml
 from repulse.common.units import in_255ths
 from repulse.config.run import read_config
 from repulse.evaluation.record import RECORD_FILE
-from repulse.report.blocks import ABSENT, Block, Cell, Facts, Page, Picture, Section, Table, Text
+from repulse.report.blocks import Block, Facts, Listing, Page, Picture, Section, Table, Text
 from repulse.report.render.html import page_as_html
 from repulse.report.render.markdown import escaped, to_markdown
 from repulse.report.words import plain
 from repulse.reproduce import sentences
+from repulse.reproduce.cards import cards
 from repulse.reproduce.claims import claims
-from repulse.reproduce.figures import PLAIN, TRAINING_LOSS, WORST_CASE, Figures, Result, Row, Spread
+from repulse.reproduce.figures import Figures, Row
 from repulse.reproduce.grid import ASKED_FILE, COST_FILE, EMBEDDING_FILE, TRANSFER_FILE, GridCell
+from repulse.reproduce.tables import accuracies, claim_table, costs, curves, separations
 from repulse.version import __version__
 
 PAGE, TABLE, CLAIMS, FIGURES = "report.html", "table.md", "claims.md", "figures.json"
@@ -35,7 +36,7 @@ _PLACE = "FOLDER"
 
 _CLAIMS_NOTE = (
     "Of the paper's methods the one that does best under its own protocol stands for all. Its protocol: PGD on the "
-    "training loss from the clean image. Believable: the worst case over all attacks."
+    "training loss from the clean image. Worst case: over all attacks."
 )
 _ACCURACY_NOTE = (
     "PGD on the training loss is the paper's protocol. The worst case, every attack withstood, is the number to quote; "
@@ -51,8 +52,6 @@ _COST_NOTE = (
     "Passes are forward and backward passes of an image through the network, over all epochs, counted while training; "
     "ratios compare runs of the same seed on the same kind of machine. Seconds include whatever else the machine did."
 )
-
-Column = Callable[[Row], Cell]
 
 
 def write_reproduction(figures: Figures, folder: Path) -> Path:
@@ -105,96 +104,6 @@ def _keep_cell(cell: GridCell, target: Path) -> None:
     write_atomically(target / CONFIG_FILE, to_yaml(config))
 
 
-def accuracies(figures: Figures) -> Table:
-    """Natural accuracy, the paper's protocol, the worst case and the verdicts."""
-    return _by_method(
-        figures,
-        {
-            "kind": lambda row: Cell(row.about.family),
-            "natural": _share(lambda r: r.natural),
-            "PGD-20, training loss": _share(lambda r: r.paper(20)),
-            "PGD-100, training loss": _share(lambda r: r.paper(100)),
-            "worst case": _share(lambda r: r.worst, strong=True),
-            "verdict": lambda row: Cell(row.verdicts),
-            "seeds": lambda row: Cell(str(len(row.results)), number=True),
-        },
-    )
-
-
-def costs(figures: Figures) -> Table:
-    """Seconds of training, passes per training image, and both over those of plain training."""
-    return _by_method(
-        figures,
-        {
-            "seconds of training": _number(lambda r: r.seconds, 0),
-            "passes per image": _number(lambda r: r.passes, 0),
-            f"seconds / {PLAIN}": _number(lambda r: figures.relative(r, lambda o: o.seconds), 2, strong=True),
-            f"passes / {PLAIN}": _number(lambda r: figures.relative(r, lambda o: o.passes), 2),
-        },
-    )
-
-
-def separations(figures: Figures) -> Table:
-    """Smallest angle between class means against that of the prototypes, and the spread within classes."""
-
-    def preserved(r: Result) -> float | None:
-        return r.angle / r.prototype_angle if r.angle is not None and r.prototype_angle else None
-
-    return _by_method(
-        figures,
-        {
-            "smallest angle, class means": _number(lambda r: r.angle, 1),
-            "smallest angle, prototypes": _number(lambda r: r.prototype_angle, 1),
-            "preserved": _share(preserved),
-            "spread within classes": _number(lambda r: r.spread, 2),
-            "worst case": _share(lambda r: r.worst, strong=True),
-        },
-    )
-
-
-def curves(figures: Figures) -> Table:
-    """Robust accuracy at each eps, under the paper's protocol and in the worst case."""
-    radii = figures.grid.measurement.radii
-    rows = []
-    for row in figures.rows:
-        for line, what in ((TRAINING_LOSS, "PGD-20, training loss"), (WORST_CASE, "worst case")):
-            cells = [_share(lambda r, e=eps, n=line: r.at(e, n))(row) for eps in radii]  # type: ignore[misc]
-            rows.append((Cell(row.method), Cell(what), *cells))
-    return Table(("method", "under", *(f"eps {in_255ths(eps)}" for eps in radii)), tuple(rows))
-
-
-def claim_table(figures: Figures) -> Table:
-    """One row per claim of the paper."""
-    rows = tuple(
-        (Cell(c.text), Cell(c.protocol), Cell(c.believable), Cell(c.verdict, strong=True), Cell(c.network))
-        for c in claims(figures)
-    )
-    return Table(("the paper's claim", "under its protocol", "believable", "verdict", "network, and its cost"), rows)
-
-
-def _by_method(figures: Figures, columns: dict[str, Column]) -> Table:
-    rows = [
-        (Cell(row.method, note=row.about.source), *(column(row) for column in columns.values())) for row in figures.rows
-    ]
-    return Table(("method", *columns), tuple(rows))
-
-
-def _share(figure: Callable[[Result], float | None], *, strong: bool = False) -> Column:
-    return _column(figure, lambda value: value.share, strong)
-
-
-def _number(figure: Callable[[Result], float | None], digits: int, *, strong: bool = False) -> Column:
-    return _column(figure, lambda value: value.number(digits=digits), strong)
-
-
-def _column(figure: Callable[[Result], float | None], words: Callable[[Spread], str], strong: bool) -> Column:
-    def cell(row: Row) -> Cell:
-        value = row.over(figure)
-        return ABSENT if value is None else Cell(words(value), strong=strong, number=True)
-
-    return cell
-
-
 def _setting(figures: Figures) -> str:
     """What was measured on, and how much of the grid is there."""
     grid = figures.grid
@@ -219,17 +128,32 @@ def make_page(figures: Figures) -> Page:
         ("What training costs", "cost", None, costs(figures), _COST_NOTE),
     )
     said = (sentences.overall(figures), sentences.heads(figures))
-    blocks: list[Block] = [*(Text(text, "lead") for text in said if text), Text(_setting(figures), "note")]
+    first = cards(figures)
+    blocks: list[Block] = [Text(text, "lead") for text in said if text]
+    blocks += [*([] if first is None else [first]), Text(_setting(figures), "note")]
     for title, anchor, picture, table, note in chapters:
         shown = [block for block in (picture, table, Text(note, "note") if note else None) if block is not None]
         if picture is not None or table is not None:
             blocks.append(Section(title, tuple(shown), anchor, folded=anchor not in ("claims", "accuracy")))
     methods = Facts(tuple((row.method, _about(row)) for row in figures.rows))
     blocks.append(Section("Methods", (methods,), "methods", folded=True))
+    blocks.append(Listing("Next", _next(figures)))
     footer = f"Made by repulse {__version__}: `repulse reproduce {figures.grid.name} --scale {figures.grid.scale}`. "
     footer += "The same figures lie beside this page as Markdown and JSON."
     title = plain(figures.grid.title)
     return Page(f"The paper beside its rivals: {title}", (Section(title, tuple(blocks), "comparison"),), footer)
+
+
+def _next(figures: Figures) -> tuple[str, ...]:
+    """What to do with the comparison."""
+    grid = figures.grid
+    larger = {"smoke": "cpu", "cpu": "fast"}.get(grid.scale, "full")
+    steps = [] if grid.scale == "full" else [f"On a larger network: `repulse reproduce {grid.name} --scale {larger}`."]
+    return (
+        *steps,
+        "One model of it in full, with its checks and its images: `repulse report` and the folder of its run.",
+        "Your own model under the same attacks: `repulse evaluate --model net.py:make --weights net.pt --data FOLDER`.",
+    )
 
 
 def _about(row: Row) -> str:

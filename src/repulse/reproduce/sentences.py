@@ -55,7 +55,7 @@ def correlations(figures: Figures) -> dict[str, Correlation | None]:
 
 
 def overall(figures: Figures) -> str:
-    """The method that can be believed most, and the one whose paper-style figure misleads most."""
+    """The method of which most is left, and the one whose paper-style figure misleads most."""
     if not figures.rows:
         return "Nothing is measured yet."
     best = max(figures.rows, key=lambda row: row.mean(lambda r: r.worst))
@@ -89,10 +89,10 @@ def heads(figures: Figures) -> str:
     }
     if not gains:
         return ""
-    parts = [f"{method} {100 * gain:+.1f}" for method, gain in gains.items()]
+    parts = [f"{method} {_signed(100 * gain, 1)}" for method, gain in gains.items()]
     return (
         "Simplex prototypes in place of the softmax layer change the worst case of adversarial training by so many "
-        f"points: {', '.join(parts)}; {100 * fmean(gains.values()):+.1f} on average."
+        f"points: {', '.join(parts)}; {_signed(100 * fmean(gains.values()), 1)} on average."
     )
 
 
@@ -147,10 +147,14 @@ def decay(figures: Figures) -> str:
     return f"At twice eps, under the paper's protocol and in the worst case: {'; '.join(parts)}." if parts else ""
 
 
+def _signed(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
 def _relation(found: Correlation | None, who: str, what: str) -> str:
     if found is None:
         return ""
-    figure = f"rank correlation {found.rho:+.2f}, p = {found.p:.2g}, {found.count} methods"
+    figure = f"rank correlation {_signed(found.rho, 2)}, p = {found.p:.2g}, {found.count} methods"
     if found.p >= 0.05:
         return f"Over {who}, {what} tells nothing certain of the worst case ({figure})."
     direction = "more" if found.rho > 0 else "less"
