@@ -41,7 +41,7 @@ browser: .venv/.installed-browser
 	$(BIN)/python .ci/check_report.py $(REPORT) --screenshots runs/screenshots
 
 clean:
-	rm -rf .venv build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/made .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/.made:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"repulse needs Python 3.11 to 3.13, but $(PYTHON) is {v[0]}.{v[1]}; name another by PYTHON=python3.12")'

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from repulse.common.units import in_255ths
-from repulse.report.answers import WORDS, answer, card
-from repulse.report.blocks import Cards
+from repulse.report.answers import WORDS, answer
 from repulse.report.collect import collect
 from repulse.report.group import Entry, Group, grouped
-from repulse.report.render.terminal import show
 from repulse.reproduce.figures import spread
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "tables.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "tables.md", ROOT / "docs" / "quick-start.md")
 
 # Shown if their folders are there.
 SETS = ("fashion-mnist", "cifar10", "cifar100")
@@ -99,16 +97,22 @@ def tables() -> str:
     return "\n\n".join(parts)
 
 
-def answers() -> str:
-    """What `repulse evaluate` prints last of the paper's method, in a terminal of 80 columns."""
-    import io
+def outputs() -> dict[str, str]:
+    """What is typed and what is printed, as `benchmarks/outputs.py` kept it."""
+    kept = _read(ROOT / "results" / "readme.json")
+    found = {}
+    for name, language in (("own model", "python"), ("own images", "sh"), ("demo", "sh")):
+        code, printed = kept[name]["code"], kept[name]["printed"]
+        found[name.replace(" ", "-")] = f"```{language}\n{code}\n```\n\n```text\n{printed}\n```"
+    return found
 
-    from rich.console import Console
 
-    entry = next(entry for entry in groups("fashion-mnist")[0].entries if entry.label == "paper")
-    file = io.StringIO()
-    show(Console(width=80, file=file, color_system=None), [Cards((card(entry),))])
-    return f"```text\n{file.getvalue().strip()}\n```"
+def loop() -> str:
+    """The training loop of `examples/plain_pytorch.py`, without the rest of the file."""
+    text = (ROOT / "examples" / "plain_pytorch.py").read_text(encoding="utf-8")
+    _, _, body = text.partition('classifies."""\n')
+    lines = textwrap.dedent(body[: body.index("    return criterion")])
+    return f"```python\n{lines.rstrip()}\n```"
 
 
 def reading() -> str:
@@ -187,7 +191,8 @@ def ideas() -> str:
 def filled(text: str) -> str:
     """A page with its tables and their reading made anew."""
     made = {
-        "answers": answers(),
+        **outputs(),
+        "loop": loop(),
         "results": tables(),
         "reading": textwrap.fill(reading(), 120),
         "reproduced": reproduced(),

@@ -1,6 +1,7 @@
 """The README says what the results say."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ def script(name):
     return module
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tables.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tables.md", "docs/quick-start.md"])
 def test_the_figures_of_a_page_are_those_of_the_committed_results(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert script("readme").filled(text) == text
@@ -50,3 +51,27 @@ def test_everything_public_can_be_fetched_from_the_package():
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, repulse; repulse.RepulseError, repulse.__version__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_the_readme_types_is_what_its_output_was_printed_by():
+    kept, outputs = json.loads((ROOT / "results" / "readme.json").read_text(encoding="utf-8")), script("outputs")
+    typed = {"own model": outputs.OWN_MODEL, "own images": "\n".join(outputs.OWN_IMAGES), "demo": outputs.DEMO[0]}
+    assert {name: kept[name]["code"] for name in typed} == {name: code.strip() for name, code in typed.items()}
+    assert all(len(line) <= 80 for name in ("own images", "demo") for line in kept[name]["printed"].splitlines())
+
+
+def test_the_screenshot_of_a_report_is_small():
+    assert 20_000 < (ROOT / "docs" / "images" / "report.png").stat().st_size < 200_000
+
+
+def test_the_demo_tells_its_story_for_every_seed_that_was_tried():
+    from repulse.cli.demo import EPS, SEEDS
+
+    kept = json.loads((ROOT / "results" / "benchmarks" / "demo.json").read_text(encoding="utf-8"))
+    rows = kept["models"]
+    assert kept["eps"] == EPS
+    assert all(len(each) == SEEDS >= 5 for each in rows.values())
+    assert {row["how sure"] for row in rows["paper"]} == {"overstated"}
+    assert {row["how sure"] for row in rows["adversarial"]} == {"measured"}
+    for paper, adversarial in zip(rows["paper"], rows["adversarial"], strict=True):
+        assert adversarial["worst case"] > paper["worst case"]
