@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compare import COMPARISONS, METHODS
-from repulse.certification.record import Norm
+from repulse.attacks import Norm
 from repulse.common.files import write_atomically
 from repulse.report import markdown_table, write_report
 from repulse.report.blocks import Block, Card, Cards, Cell, Listing, Page, Section, Table, Text
