@@ -51,7 +51,7 @@ def reproductions() -> None:
 def certified() -> None:
     """`results/certified/report.html`: what is proved, on one page."""
     sections = []
-    for file in sorted((ROOT / "certified").glob("*.json")):
+    for file in sorted((ROOT / "certified").glob("*.json"), key=lambda file: ("jpeg" in file.name, file.name)):
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         sections.append(_chapter(content, file.stem))
     footer = "Made from the figures in results/certified, which hold the commands that made them."

@@ -19,7 +19,7 @@ from repulse.report.pooled import surviving
 from repulse.report.sections.provenance import facts, of, versions
 from repulse.report.svg import FAINT, INK, MARKERS, SERIES, canvas
 from repulse.report.tables import share_cell
-from repulse.report.words import NORMS, interval, percent, plain, wilson
+from repulse.report.words import NORMS, grey_levels, interval, percent, plain, wilson
 
 METHODS = {"lipschitz": "Lipschitz bound", "linf-distance": "L-inf-distance network", "smoothing": "smoothing"}
 """What a table calls a method."""
@@ -28,6 +28,13 @@ _ABOUT = (
     "Certified accuracy is proved: no perturbation within the radius changes the answer, whoever looks for it. "
     "Attacked accuracy is what attacks left: an upper bound. What lies between the two is unknown."
 )
+
+# By whether attacks left the certificates whole.
+_NEXT = {
+    None: "Attack the proofs themselves: `repulse certify RUN --attack`.",
+    True: "Quote it with its radius: no attack there will ever be leaves less.",
+    False: "Quote none of it: the network is not what the proof takes it for.",
+}
 
 # More cards than these are no answer at a glance.
 _CARDS = 6
@@ -46,7 +53,7 @@ def certificate_section(certificates: Sequence[Certified], evaluations: Sequence
     blocks += [Cards(cards)] if len(cards) <= _CARDS else []
     curves = [_curve(each, _beside(each, evaluations), f"c{n}-curve") for n, each in enumerate(certificates, 1)]
     alone = len(certificates) == 1
-    blocks += [curves[0], table(certificates[0].record)] if alone else overview(certificates)
+    blocks += [Pair((curves[0], table(certificates[0].record)))] if alone else overview(certificates)
     for number, ((each, label), curve) in enumerate(zip(named, curves, strict=True), 1):
         shown: list[Block] = [] if alone else [Pair((curve, table(each.record)))]
         layers = _layers(each.record)
@@ -77,6 +84,7 @@ def card(each: Certified, label: str, anchor: str) -> Card:
         sure={None: "proved, not attacked", True: "proved, and attacked", False: "UNSOUND"}[record.sound],
         tone="bad" if record.sound is False else "good",
         why=(soundness(record),),
+        steps=(_NEXT[record.sound],),
     )
 
 
@@ -158,7 +166,7 @@ def soundness(record: CertificateRecord) -> str:
     """What the attacks on the certificates found."""
     found = record.soundness
     if found is None:
-        return "The certificates were not attacked; --attack does it."
+        return "The certificates were not attacked."
     if found.broken:
         named = ", ".join(map(str, found.broken[:5])) + (", …" if len(found.broken) > 5 else "")
         return (
@@ -208,7 +216,7 @@ def _beside(each: Certified, evaluations: Sequence[Measured]) -> list[Measured]:
 
 def _curve(each: Certified, beside: Sequence[Measured], name: str) -> Picture:
     record = each.record
-    scale = 255 if record.norm == "linf" else 1
+    scale = grey_levels(record.norm, (point.radius for point in record.points))
     grid, certified = certified_curve(each)
     points = [(point.radius, point.attacked) for point in record.points if point.attacked is not None]
     caption = "Stepped: the share of images that is proved right within the radius."
@@ -220,10 +228,9 @@ def _curve(each: Certified, beside: Sequence[Measured], name: str) -> Picture:
             f"{'the same' if other.record.data.sha256 == record.data.sha256 else 'other'} "
             f"{other.record.data.count:,} images."
         )
-    start, end = percent(certified[0]), percent(record.points[-1].certified)
+    end = record.points[-1]
     described = (
-        f"Line chart of certified accuracy against the radius: {start} at radius 0, {end} at "
-        f"{in_255ths(record.points[-1].radius)}."
+        f"Certified accuracy: {percent(certified[0])} at 0, {percent(end.certified)} at {in_255ths(end.radius)}."
     )
     with canvas(name, described, caption) as drawn:
         axes = drawn.figure.subplots()
@@ -238,15 +245,9 @@ def _curve(each: Certified, beside: Sequence[Measured], name: str) -> Picture:
             axes.fill_between(
                 x, [100 * v for v in low], [100 * v for v in high], where=shown, color=FAINT, alpha=0.2, linewidth=0
             )
-            axes.plot(
-                [radius * scale for radius, _ in points],
-                [100 * share for _, share in points],
-                color=SERIES[1],
-                marker=MARKERS[1],
-                linestyle="--",
-                linewidth=1.4,
-                label="attacked",
-            )
+            across, up = [radius * scale for radius, _ in points], [100 * share for _, share in points]
+            look = {"color": SERIES[1], "marker": MARKERS[1], "linestyle": "--", "linewidth": 1.4}
+            axes.plot(across, up, label="attacked", **look)
         for other in beside:
             threat = Threat(other.record.norm, other.record.eps)
             left = surviving(other.outcomes["smallest"], grid, threat)

@@ -55,7 +55,7 @@ class Group:
 
 
 def grouped(evaluations: Sequence[Measured]) -> list[Group]:
-    """Sort evaluations into groups, in the order in which they come.
+    """Sort evaluations into groups, in the order in which they come, and by eps where only that differs.
 
     Figures of other images, other norms or other eps don't compare, so they never share a table. Two data sets of one
     name are told apart by their digest; runs of one name by a number.
@@ -65,6 +65,8 @@ def grouped(evaluations: Sequence[Measured]) -> list[Group]:
         record = each.record
         key = (record.data.name, record.data.split, record.data.sha256, record.norm, record.eps)
         groups.setdefault(key, []).append(each)
+    places = {key[:4]: place for place, key in reversed(list(enumerate(groups)))}
+    groups = dict(sorted(groups.items(), key=lambda group: (places[group[0][:4]], group[0][4])))
     titles = Counter(setting(members[0].record) for members in groups.values())
     result = []
     first: dict[str, Entry] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from repulse.common.units import in_255ths
 from repulse.evaluation.record import AttackRecord, Record
@@ -51,6 +52,11 @@ def note(share: float, count: int) -> str:
 def threat(record: Record) -> str:
     """The ball of a record: 'L-inf, eps 8/255'."""
     return f"{NORMS[record.norm]}, eps {in_255ths(record.eps)}"
+
+
+def grey_levels(norm: str, radii: Iterable[float]) -> int:
+    """What a picture multiplies radii by: 255 where all are whole grey levels, as tables say them, else 1."""
+    return 255 if norm == "linf" and all(abs(255 * r - round(255 * r)) < 1e-6 for r in radii) else 1
 
 
 def setting(record: Record) -> str:

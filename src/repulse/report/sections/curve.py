@@ -11,7 +11,7 @@ from repulse.report.group import Entry
 from repulse.report.pooled import radii
 from repulse.report.section import SECTIONS
 from repulse.report.svg import FAINT, MARKERS, SERIES, canvas
-from repulse.report.words import NORMS, note, percent, plain
+from repulse.report.words import NORMS, grey_levels, note, percent, plain
 
 _TRAINING_LOSS, _WORST_CASE = "training loss", "worst case"
 
@@ -120,8 +120,7 @@ def _last(entry: Entry) -> float:
 
 def _scale(entries: Sequence[Entry]) -> int:
     radii = [eps for entry in entries for eps in (entry.record.eps, *(point.eps for point in entry.record.curve))]
-    levels = entries[0].record.norm == "linf" and all(abs(255 * r - round(255 * r)) < 1e-6 for r in radii)
-    return 255 if levels else 1
+    return grey_levels(entries[0].record.norm, radii)
 
 
 def _points(axes: Any, entry: Entry, objective: str, **look: Any) -> None:
