@@ -56,7 +56,8 @@ def run(command: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
-    return (done.stdout + done.stderr).replace("\N{NO-BREAK SPACE}", " ").rstrip()
+    # Of training a log is all there is to see, and that goes to standard error.
+    return (done.stdout or done.stderr).replace("\N{NO-BREAK SPACE}", " ").rstrip()
 
 
 def own_images() -> str:

@@ -1,5 +1,6 @@
 """The rules of the verdict."""
 
+from math import sqrt
 from pathlib import Path
 
 import pytest
@@ -220,7 +221,10 @@ def test_records_of_before_attacks_said_what_they_are_give_the_verdicts_of_then(
             )
             for own_loss in (True, False)
         ]
-        assert (told.word, told.claim, told.claim_by) in [(each.word, each.claim, each.claim_by) for each in again]
+        assert (told.claim, told.claim_by) in [(each.claim, each.claim_by) for each in again]
+        # Before it was put to a test, a gap was called an overstatement a little sooner.
+        if not 0.05 < told.claim - record.worst_case_accuracy < 0.05 + 1.96 * sqrt(0.05 * 0.95 / count):
+            assert told.word in [each.word for each in again]
     older = {attack.name: attack for attack in found[0].attacks}
     assert older["square"].black_box
     assert older["fmn"].minimum_norm

@@ -69,7 +69,7 @@ MODELS = (
         (16, 14),
         changes={"recipe": {"eps": 0.2, "steps": 5}},
     ),
-    Model("proved", "certified-linf", "proves its own robustness", (16, 1), 8, proved=True),
+    Model("proved", "certified-linf", "proves its own robustness", (20, 1), 10, proved=True),
 )
 
 RADII = (0.0, 0.05, 0.1, EPS)

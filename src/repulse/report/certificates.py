@@ -25,8 +25,8 @@ METHODS = {"lipschitz": "Lipschitz bound", "linf-distance": "L-inf-distance netw
 """What a table calls a method."""
 
 _ABOUT = (
-    "Certified accuracy is proved: no perturbation within the radius changes the answer, whoever looks for it. "
-    "Attacked accuracy is what attacks left: an upper bound. What lies between the two is unknown."
+    "Certified accuracy is proved: no perturbation within the radius changes the answer, whoever looks for it. What "
+    "attacks left is an upper bound. What lies between the two is unknown."
 )
 
 # By whether attacks left the certificates whole.
@@ -240,8 +240,7 @@ def _curve(each: Certified, beside: Sequence[Measured], name: str) -> Picture:
         if points:
             high = _interpolated(grid, points)
             low = [min(a, b) for a, b in zip(certified, high, strict=True)]
-            last = max(radius for radius, _ in points)
-            shown = [radius <= last for radius in grid]
+            shown = [radius <= max(points)[0] for radius in grid]
             axes.fill_between(
                 x, [100 * v for v in low], [100 * v for v in high], where=shown, color=FAINT, alpha=0.2, linewidth=0
             )

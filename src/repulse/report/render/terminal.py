@@ -62,8 +62,12 @@ def _table(table: Table, width: int) -> RenderableType:
     # Text that a narrow terminal cuts off can be read in the report.
     shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     numbers = [bool(table.rows) and table.rows[0][i].number for i in range(fitting)]
-    for head, number in zip(table.head, numbers, strict=False):
-        shown.add_column(head, justify="right" if number else "left", no_wrap=number, vertical="bottom")
+    for head, number, wide in zip(table.head, numbers, widths, strict=False):
+        # A heading gives way before a cell does.
+        least = min(wide, max(width - 2 * fitting, 1)) if fitting > 1 else None
+        shown.add_column(
+            head, justify="right" if number else "left", no_wrap=number, vertical="bottom", min_width=least
+        )
     for row in table.rows:
         shown.add_row(*(RichText(plain(c.text), style="bold" if c.strong else "") for c in row[:fitting]))
     return shown
