@@ -53,7 +53,7 @@ def coming(
         if runs is not None:
             costs[runs.label] = passes(runs.attack) * (standing if each.survivors else late)
     for stage in curve_stages(settings, threat.norm):
-        share = 1.0 if settings.attacks == "paper" else _NEAR
+        share = _NEAR if settings.chosen else 1.0
         costs[stage] = 2 * settings.curve_steps * late * share
     costs["checks"] = _CHECKS * min(right, _CHECKED)
     return costs
@@ -62,7 +62,7 @@ def coming(
 def curve_stages(settings: EvaluationSettings, norm: Norm) -> list[str]:
     """What the attacks of a curve are called, in the order in which they run; some may have nothing to do."""
     balls = [Threat(norm, eps) for eps in settings.radii if eps > 0]
-    settled = [] if settings.attacks == "paper" else [curve_stage(ball, "settled") for ball in reversed(balls)]
+    settled = [curve_stage(ball, "settled") for ball in reversed(balls)] if settings.chosen else []
     return settled + [curve_stage(ball, name) for name in (TRAINING_LOSS, *LOGIT_OBJECTIVES) for ball in balls]
 
 
