@@ -66,7 +66,8 @@ def own_images() -> str:
         folder = Path(place)
         splits = load_data("digits", seed=0)
         for split, part in (("train", splits.train), ("test", splits.test)):
-            for number, (image, label) in enumerate(zip(part.images, part.labels.tolist(), strict=True)):
+            pixels = part.fetch(torch.arange(len(part)))
+            for number, (image, label) in enumerate(zip(pixels, part.labels.tolist(), strict=True)):
                 file = folder / "my-images" / split / str(label) / f"{number}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image[0].numpy()).save(file)
@@ -92,16 +93,16 @@ def own_model() -> str:
 def _somebodys() -> tuple[Tensor, Tensor, nn.Module]:
     """100 test images, their labels, and an ordinary network."""
     splits = load_data("digits", seed=0)
-    x, y = splits.train.images.float() / 255, splits.train.labels
+    x, y = splits.train.fetch(torch.arange(len(splits.train))).float() / 255, splits.train.labels
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(200):
         loss = nn.functional.cross_entropy(model(x), y)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-    return splits.test.images[:100].float() / 255, splits.test.labels[:100], model
+    return splits.test.fetch(torch.arange(100)).float() / 255, splits.test.labels[:100], model
 
 
 def demo() -> str:

@@ -21,7 +21,7 @@ from repulse.common.errors import RepulseError
 from repulse.common.seeding import generator
 from repulse.evaluation.record import DataRecord, ModelRecord
 from repulse.report import write_report
-from repulse.report.certificates import certified_curve
+from repulse.report.certificate_picture import certified_curve
 from repulse.report.certified import collect_certificates
 from repulse.report.collect import collect
 from repulse.report.group import grouped

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from jaxtyping import Float64
-from torch import Tensor
-
-from repulse.attacks import Threat
 from repulse.certification.record import CertificateRecord
 from repulse.common.units import in_255ths
-from repulse.report.blocks import ABSENT, Block, Card, Cards, Cell, Facts, Pair, Picture, Section, Table, Text
+from repulse.report.blocks import ABSENT, Block, Card, Cards, Cell, Facts, Pair, Section, Table, Text
+from repulse.report.certificate_picture import certificate_picture
 from repulse.report.certified import Certified
 from repulse.report.collect import Measured
 from repulse.report.group import numbered
-from repulse.report.pooled import surviving
 from repulse.report.sections.provenance import facts, of, versions
-from repulse.report.svg import FAINT, INK, MARKERS, SERIES, canvas
 from repulse.report.tables import share_cell
-from repulse.report.words import NORMS, grey_levels, interval, percent, plain, wilson
+from repulse.report.words import NORMS, interval, percent, plain, wilson
 
 METHODS = {"lipschitz": "Lipschitz bound", "linf-distance": "L-inf-distance network", "smoothing": "smoothing"}
 """What a table calls a method."""
@@ -39,9 +33,6 @@ _NEXT = {
 # More cards than these are no answer at a glance.
 _CARDS = 6
 
-# Points of a curve: more than a screen can tell apart.
-_POINTS = 256
-
 
 def certificate_section(certificates: Sequence[Certified], evaluations: Sequence[Measured]) -> Section | None:
     """What is proved, with the evaluations of the same weights in the same norm beside it; None if nothing is."""
@@ -51,7 +42,9 @@ def certificate_section(certificates: Sequence[Certified], evaluations: Sequence
     named = list(zip(certificates, labels(certificates), strict=True))
     cards = tuple(card(each, label, f"c{number}") for number, (each, label) in enumerate(named, 1))
     blocks += [Cards(cards)] if len(cards) <= _CARDS else []
-    curves = [_curve(each, _beside(each, evaluations), f"c{n}-curve") for n, each in enumerate(certificates, 1)]
+    curves = [
+        certificate_picture(each, _beside(each, evaluations), f"c{n}-curve") for n, each in enumerate(certificates, 1)
+    ]
     alone = len(certificates) == 1
     blocks += [Pair((curves[0], table(certificates[0].record)))] if alone else overview(certificates)
     for number, ((each, label), curve) in enumerate(zip(named, curves, strict=True), 1):
@@ -184,19 +177,6 @@ def labels(certificates: Sequence[Certified]) -> list[str]:
     return numbered([f"{each.name}, {METHODS[each.record.method]}" for each in certificates])
 
 
-def certified_curve(each: Certified) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Radii and the share certified at each, in [0, 1], on a fine grid to the largest radius."""
-    radius = each.outcomes["radius"]
-    furthest = max(float(radius.max()) * 1.02, *(point.radius for point in each.record.points))
-    grid = torch.linspace(0, furthest or 1.0, _POINTS, dtype=torch.float64)
-    return tuple(grid.tolist()), tuple(_larger(radius, grid).tolist())
-
-
-def _larger(radius: Float64[Tensor, "N"], grid: Float64[Tensor, "R"]) -> Float64[Tensor, "R"]:
-    below = torch.searchsorted(radius.sort().values, grid, right=True).double()
-    return (len(radius) - below) / len(radius)
-
-
 def _beside(each: Certified, evaluations: Sequence[Measured]) -> list[Measured]:
     """Evaluations of the same classifier in the same norm on the same data set, one for each set of images."""
     record = each.record
@@ -212,58 +192,6 @@ def _beside(each: Certified, evaluations: Sequence[Measured]) -> list[Measured]:
         ):
             found.setdefault(seen.data.sha256, other)
     return list(found.values())
-
-
-def _curve(each: Certified, beside: Sequence[Measured], name: str) -> Picture:
-    record = each.record
-    scale = grey_levels(record.norm, (point.radius for point in record.points))
-    grid, certified = certified_curve(each)
-    points = [(point.radius, point.attacked) for point in record.points if point.attacked is not None]
-    caption = "Stepped: the share of images that is proved right within the radius."
-    if points:
-        caption += " Dashed: the share that attacks at the radius left; the truth lies in the shaded area between."
-    for other in beside:
-        caption += (
-            f" Dotted: the share whose smallest perturbation found by `repulse evaluate` is larger, on "
-            f"{'the same' if other.record.data.sha256 == record.data.sha256 else 'other'} "
-            f"{other.record.data.count:,} images."
-        )
-    end = record.points[-1]
-    described = (
-        f"Certified accuracy: {percent(certified[0])} at 0, {percent(end.certified)} at {in_255ths(end.radius)}."
-    )
-    with canvas(name, described, caption) as drawn:
-        axes = drawn.figure.subplots()
-        unit = "in 1/255" if scale == 255 else "pixels in [0, 1]"
-        axes.set(ylim=(-2, 102), ylabel="accuracy, %", xlabel=f"radius ({NORMS[record.norm]}), {unit}")
-        x = [radius * scale for radius in grid]
-        if points:
-            high = _interpolated(grid, points)
-            low = [min(a, b) for a, b in zip(certified, high, strict=True)]
-            shown = [radius <= max(points)[0] for radius in grid]
-            axes.fill_between(
-                x, [100 * v for v in low], [100 * v for v in high], where=shown, color=FAINT, alpha=0.2, linewidth=0
-            )
-            across, up = [radius * scale for radius, _ in points], [100 * share for _, share in points]
-            look = {"color": SERIES[1], "marker": MARKERS[1], "linestyle": "--", "linewidth": 1.4}
-            axes.plot(across, up, label="attacked", **look)
-        for other in beside:
-            threat = Threat(other.record.norm, other.record.eps)
-            left = surviving(other.outcomes["smallest"], grid, threat)
-            axes.plot(x, [100 * v for v in left], color=INK, linestyle=":", linewidth=1.6, label="evaluated")
-        axes.plot(x, [100 * v for v in certified], color=SERIES[0], drawstyle="steps-post", label="certified")
-        drawn.figure.legend(loc="outside lower center", ncols=3)
-    return drawn.picture
-
-
-def _interpolated(grid: Sequence[float], points: Sequence[tuple[float, float]]) -> list[float]:
-    result = []
-    for radius in grid:
-        before = max((p for p in points if p[0] <= radius), default=points[0])
-        after = min((p for p in points if p[0] >= radius), default=points[-1])
-        share = 0.0 if after[0] == before[0] else (radius - before[0]) / (after[0] - before[0])
-        result.append(before[1] + share * (after[1] - before[1]))
-    return result
 
 
 def _layers(record: CertificateRecord) -> Table | None:
