@@ -51,6 +51,15 @@ def test_columns_that_do_not_fit_are_left_to_the_report():
     assert "number" in narrow
 
 
+def test_headings_break_before_cells_do():
+    head = ("model", "number to quote", "95 % interval", "natural", "how sure", "paper-style")
+    row = ("adversarial", "61.0 %", "51.2 to 70.0 %", "100.0 %", "claim overstated", "67.0 %")
+    cells = tuple(Cell(text, number=place in (1, 2, 3, 5)) for place, text in enumerate(row))
+    text, _ = printed([Table(head, (cells,))], 80)
+    assert text.splitlines()[-1].split() == " ".join(row).split()
+    assert "paper-style" in text
+
+
 def test_what_is_folded_is_left_to_the_report():
     text, _ = printed([Section("shown", (Text("open"),)), Section("hidden", (Text("folded"),), folded=True)])
     assert "open" in text

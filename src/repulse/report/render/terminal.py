@@ -63,11 +63,9 @@ def _table(table: Table, width: int) -> RenderableType:
     shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     numbers = [bool(table.rows) and table.rows[0][i].number for i in range(fitting)]
     for head, number, wide in zip(table.head, numbers, widths, strict=False):
-        # A heading gives way before a cell does.
-        least = min(wide, max(width - 2 * fitting, 1)) if fitting > 1 else None
-        shown.add_column(
-            head, justify="right" if number else "left", no_wrap=number, vertical="bottom", min_width=least
-        )
+        # A heading breaks between words, a cell does not: it was made sure above that so they fit.
+        least = wide if fitting > 1 else None
+        shown.add_column(head, justify="right" if number else "left", vertical="bottom", min_width=least)
     for row in table.rows:
         shown.add_row(*(RichText(plain(c.text), style="bold" if c.strong else "") for c in row[:fitting]))
     return shown
