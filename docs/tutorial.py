@@ -23,8 +23,8 @@ from repulse import load_data, make_prototypes, measure
 
 digits = load_data("digits")
 prototypes = make_prototypes("simplex", 10, 9)
-for name, value, bound in measure(prototypes.points).rows():
-    print(f"{name}: {value}, at best {bound}")
+for name, value, bound, *_ in measure(prototypes.points).rows():
+    print(f"{name}: {value:.4g}, at best {bound:.4g}")
 
 # %% [markdown]
 # ## Train, without a defence
@@ -45,7 +45,7 @@ model = train_run(plain, "runs/plain")
 # ## Attack it
 #
 # An image counts as robust only if no attack fooled it. The quick attacks take a few seconds here; the usual ones are
-# those of AutoAttack. The verdict answers both questions, and says what to do next.
+# those of AutoAttack. The verdict answers both questions, and where it is not sure it says what to run next.
 
 # %%
 from repulse import EvaluationSettings, evaluate_run
@@ -54,7 +54,7 @@ how = EvaluationSettings(eps=0.1, attacks="quick", curve=())
 found = evaluate_run("runs/plain", how, images=60)
 verdict = found.record.verdict
 print(f"natural accuracy {found.record.natural_accuracy:.1%}, robust accuracy {verdict.quote:.1%}: {verdict.word}")
-print(verdict.summary)
+print(verdict.summary, *verdict.next_steps[:1], sep="\n")
 
 # %% [markdown]
 # ## Train it to be robust

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+def script(name, folder="benchmarks"):
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -76,3 +77,34 @@ def test_the_demo_tells_its_story_for_every_seed_that_was_tried():
     assert rows["adversarial"][0]["how sure"] == "measured"
     for paper, adversarial in zip(rows["paper"], rows["adversarial"], strict=True):
         assert adversarial["worst case"] > paper["worst case"]
+
+
+def test_on_a_package_index_every_link_of_the_readme_leads_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = script("absolute_links", ".ci")
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        assert (ROOT / target).is_file(), target
+    made = links.absolute(text, "https://example.org/repulse/", "v1.0")
+    assert re.findall(r"\]\((?!https?:)", made) == []
+    assert "](https://example.org/repulse/raw/v1.0/docs/images/curves.svg)" in made
+    assert "](https://example.org/repulse/blob/v1.0/docs/tables.md)" in made
+
+
+def test_the_pages_that_are_made_name_every_command_option_and_preset():
+    from repulse.cli.group import COMMANDS
+    from repulse.config.presets import PRESETS
+
+    pages = script("make_pages", "docs")
+    commands, presets = pages.cli(), pages.presets()
+    assert all(f"## repulse {name}\n" in commands for name in COMMANDS)
+    assert all(f"`--{flag}" in commands for flag in ("fail-under", "recipe.eps", "attacks", "slurm.workers", "top-k"))
+    assert all(f"| `{name}` |" in presets for name in PRESETS)
+    assert "examples/plain_pytorch.py" in pages.examples()
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_and_says_that_training_helped():
+    text = script("make_pages", "docs").tutorial()
+    before, after = (float(share) for share in re.search(r"before: ([\d.]+)%, after: ([\d.]+)%", text).groups())
+    assert after > before + 20
+    assert text.count("```text") >= 6

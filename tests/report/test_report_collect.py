@@ -1,7 +1,8 @@
 import pytest
-from report_samples import sample, sample_run
+from report_samples import judged, sample, sample_run
 
 from repulse.common.errors import RepulseError
+from repulse.report import write_report
 from repulse.report.collect import collect
 from repulse.report.group import grouped
 
@@ -58,6 +59,17 @@ def test_a_damaged_record_is_one_line(tmp_path):
     with pytest.raises(RepulseError, match="is not a record that this version reads") as error:
         collect([tmp_path])
     assert "\n" not in str(error.value)
+
+
+def test_records_that_were_kept_small_are_compared_by_themselves(tmp_path):
+    for name in "ab":
+        judged(tmp_path / name / "evaluations" / "e", model=name)
+    (tmp_path / "b" / "evaluations" / "e" / "outcomes.safetensors").unlink()
+    whole, small = collect([tmp_path])
+    assert small.outcomes == {}
+    assert small.record.worst_case_accuracy == whole.record.worst_case_accuracy
+    page = write_report([tmp_path], tmp_path / "page.html").html.read_text(encoding="utf-8")
+    assert page.count('class="card"') == 2
 
 
 def test_absent_outcomes_are_an_error(tmp_path):

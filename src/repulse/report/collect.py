@@ -14,9 +14,10 @@ from torch import Tensor
 
 from repulse.common.errors import RepulseError
 from repulse.common.run_files import CERTIFICATES, CONFIG_FILE, ENVIRONMENT_FILE, EVALUATIONS, METRICS_FILE
-from repulse.evaluation.record import RECORD_FILE, Record, load_evaluation
+from repulse.evaluation.record import OUTCOMES_FILE, RECORD_FILE, Record, load_evaluation
 from repulse.prototypes import Separation, measure
 from repulse.report.certified import Certified, certificate_folders, certificate_for, collect_certificates
+from repulse.subject.record import read_record
 
 _COLUMNS = (
     "epoch",
@@ -39,7 +40,7 @@ class Measured:
     Args:
         folder: of the evaluation.
         record: what was measured.
-        outcomes: per image, see `repulse.evaluation.record`.
+        outcomes: per image, see `repulse.evaluation.record`; empty where only the record was kept.
         run: the run folder; None for an evaluation that lies elsewhere.
         config: text of the run's `config.yaml`, verbatim.
         metrics: columns of the run's `metrics.csv`; a value that was not measured is None.
@@ -95,7 +96,9 @@ def collect(paths: Sequence[Path]) -> list[Measured]:
             raise RepulseError(f"no such folder: {path}")
         for folder in _evaluation_folders(path):
             if folder.resolve() not in found:
-                found[folder.resolve()] = _read(folder)
+                # Results that were kept small have no outcomes of single images: their records say enough to compare.
+                alone = folder != path and not (folder / OUTCOMES_FILE).is_file()
+                found[folder.resolve()] = _read(folder, alone=alone)
     if paths and not found and not any(certificate_folders(path) for path in paths):
         held = "holds" if len(paths) == 1 else "hold"
         raise RepulseError(f"{', '.join(map(str, paths))} {held} no evaluation: make one with `repulse evaluate RUN`")
@@ -109,9 +112,14 @@ def _evaluation_folders(path: Path) -> Iterator[Path]:
             yield file.parent
 
 
-def _read(folder: Path) -> Measured:
-    record, outcomes = load_evaluation(folder)
-    _check_agreement(folder, record, outcomes)
+def _read(folder: Path, *, alone: bool) -> Measured:
+    outcomes: dict[str, Tensor] = {}
+    if alone:
+        record = read_record(Record, folder / RECORD_FILE, "record", "repulse evaluate")
+        _check_verdict(folder, record)
+    else:
+        record, outcomes = load_evaluation(folder)
+        _check_agreement(folder, record, outcomes)
     whole = folder.resolve()
     if whole.parent.name != EVALUATIONS:
         return Measured(folder, record, outcomes)

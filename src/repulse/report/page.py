@@ -22,6 +22,10 @@ from repulse.version import __version__
 # More cards than these are no answer at a glance: the table then comes first.
 _CARDS = 6
 
+# With more models than these a page is a leaderboard: pictures of each are left to pages of their own.
+_PICTURED = 12
+_PICTURES = {"confusion", "curve", "embedding", "gallery", "prototypes", "slices", "training"}
+
 
 def make_page(groups: Sequence[Group], title: str, certificates: Sequence[Certified] = ()) -> Page:
     """A chapter for each group of evaluations that compare, and one for certificates."""
@@ -48,7 +52,8 @@ def _chapter(group: Group) -> Section:
     if asked is not None:
         about = Text("What each check measured, and what that means, stands with each model below.", "note")
         blocks.append(Section("Checks, model by model", (asked, about), folded=True))
-    return Section(group.title, (*blocks, *(_details(entry) for entry in entries)), group.anchor)
+    without = _PICTURES if len(entries) > _PICTURED else ()
+    return Section(group.title, (*blocks, *(_details(entry, without) for entry in entries)), group.anchor)
 
 
 def _details(entry: Entry, without: Collection[str] = ()) -> Section:

@@ -121,7 +121,9 @@ def certified_cell(measured: Measured) -> Cell:
 
 def _group_share(measured: Measured, group: Group) -> float | None:
     """The share of images that no attack of a group fooled; None if none of them ran."""
-    masks = [measured.outcomes[f"robust/{a.name}"].bool() for a in measured.record.attacks if a.group == group]
+    known = measured.outcomes
+    names = [name for a in measured.record.attacks if a.group == group and (name := f"robust/{a.name}") in known]
+    masks = [known[name].bool() for name in names]
     return torch.stack(masks).all(0).double().mean().item() if masks else None
 
 

@@ -62,10 +62,13 @@ def _table(table: Table, width: int) -> RenderableType:
     # Text that a narrow terminal cuts off can be read in the report.
     shown = RichTable(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     numbers = [bool(table.rows) and table.rows[0][i].number for i in range(fitting)]
-    for head, number, wide in zip(table.head, numbers, widths, strict=False):
-        # A heading breaks between words, a cell does not: it was made sure above that so they fit.
-        least = wide if fitting > 1 else None
-        shown.add_column(head, justify="right" if number else "left", vertical="bottom", min_width=least)
+    spare = width - sum(widths[:fitting]) - 2 * fitting
+    for head, number, wide in zip(table.head[:fitting], numbers, widths, strict=False):
+        # A heading breaks between words where there is no room for it; a cell does not.
+        more = max(0, min(spare, len(head) - wide))
+        spare -= more
+        exact = wide + more if fitting > 1 else None
+        shown.add_column(head, justify="right" if number else "left", vertical="bottom", width=exact)
     for row in table.rows:
         shown.add_row(*(RichText(plain(c.text), style="bold" if c.strong else "") for c in row[:fitting]))
     return shown

@@ -16,8 +16,8 @@ _NOTE = (
 
 @SECTIONS.register("ladder")
 def section(entry: Entry) -> Section | None:
-    """One row for each attack, in the order of the record; None for a record that does not say whom each attacked."""
-    if not says_whom(entry.record):
+    """One row for each attack, in the order of the record; None where it is not known whom each attacked and fooled."""
+    if not says_whom(entry.record) or "label" not in entry.measured.outcomes:
         return None
     return Section("What each attack added and cost", (ladder(entry), Text(_NOTE, "note")))
 
