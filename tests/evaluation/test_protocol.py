@@ -83,7 +83,8 @@ def test_a_linear_model_gets_its_closed_form_figures(norm, eps):
     """No image is fooled inside its radius. Outside, PGD may climb to a boundary that is not the nearest: one of 90."""
     model = linear()
     x, y = images(model, wrong=9)
-    settings = EvaluationSettings(norm=norm, eps=eps, steps=(20,), curve=(eps / 2, eps, 2 * eps), curve_steps=20)
+    radii_asked = {"curve": (eps / 2, eps, 2 * eps), "curve_steps": 20}
+    settings = EvaluationSettings(norm=norm, eps=eps, steps=(20,), attacks="paper", **radii_asked)
     evaluation = evaluate(model, x, y, settings)
     record = evaluation.record
     right, radii = model(x).argmax(1) == y, radius(model, x, y, norm)
