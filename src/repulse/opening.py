@@ -20,6 +20,7 @@ from repulse.data import ImageSource, load_test, subset
 from repulse.evaluation import Evaluation, evaluate_subject
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.models.foreign import load_foreign
+from repulse.models.foreign.load import is_named
 from repulse.places import is_local
 from repulse.run_folder import Checkpoint, load_run, load_test_split
 from repulse.subject import About, Progress, Subject
@@ -204,7 +205,7 @@ def _weights(spec: str, weights: Path | None) -> str:
 
 def _about_weights(spec: str, weights: Path | None) -> str:
     """What to say of a model whose weights nobody named; empty where they are known."""
-    if weights is not None or spec.startswith(("timm/", "hf:", "robustbench:")) or ":" not in spec:
+    if weights is not None or is_named(spec) or ":" not in spec:
         return ""
     return f"no --weights: {spec} is measured with the weights that its code makes"
 
@@ -212,7 +213,7 @@ def _about_weights(spec: str, weights: Path | None) -> str:
 def _program_text(spec: str) -> str:
     """A digest of the file that a factory stands in; empty for a model that has none."""
     module, _, attribute = spec.rpartition(":")
-    if not (module and attribute) or spec.startswith(("hf:", "robustbench:")):
+    if not (module and attribute) or is_named(spec):
         return ""
     path = Path(module)
     if path.suffix != ".py":

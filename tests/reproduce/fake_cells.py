@@ -10,9 +10,10 @@ from repulse.reproduce.grid import write_json
 GREY = 1 / 255
 
 
-def attack(name, group, robust, eps):
+def attack(name, group, robust, eps, **settings):
     cost = {"seconds": 1.0, "forward_passes": 10, "backward_passes": 10}
     return AttackRecord(
+        settings=settings,
         name=name,
         label=name.upper(),
         group=group,
@@ -39,8 +40,8 @@ def record(cell, *, paper=(0.5, 0.4), worst=0.3, verdict="measured", curve=None,
         seed=0,
         natural_accuracy=attacked_natural,
         attacks=(
-            attack("pgd-20-training-loss", "paper", paper[0], eps),
-            attack("pgd-100-training-loss", "paper", paper[1], eps),
+            attack("pgd-20-training-loss", "paper", paper[0], eps, steps=20),
+            attack("pgd-100-training-loss", "paper", paper[1], eps, steps=100),
             attack("apgd-margin", "quick", worst, eps),
         ),
         worst_case_accuracy=worst,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from repulse.attacks.decision import Decision, decide
 from repulse.attacks.noise import Noise
 from repulse.attacks.objectives import objective_name
-from repulse.attacks.passes import Passes
+from repulse.attacks.passes import Counted, Passes
 from repulse.attacks.per_image import UNIT, Framed, ThreatPerImage
 from repulse.attacks.standing import Standing, shaped_logits
 from repulse.attacks.threat import Threat, column
@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
-class AttackResult:
+class AttackResult(Counted):
     """What an attack found; every image is inside the ball and the range of pixels, whatever the attack returned."""
 
     adversarial: Float[Tensor, "N *shape"]
@@ -44,21 +44,10 @@ class AttackResult:
     prediction: Int64[Tensor, "N"]
     """The class that it gives."""
     passes: Passes
-    """What the attack spent on each image; the check at the end is not counted."""
     tied: Bool[Tensor, "N"]
     """Where a wrong class is ahead by rounding only, which does not count as fooled."""
     broken: Bool[Tensor, "N"]
     """Where the model's logits for the adversarial image are not numbers, which counts as fooled."""
-
-    @property
-    def forward_passes(self) -> int:
-        """Images sent forward by the attack, one by one."""
-        return self.passes.total[0]
-
-    @property
-    def backward_passes(self) -> int:
-        """Images sent backward by the attack, one by one."""
-        return self.passes.total[1]
 
 
 class Attack(ABC):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from repulse.attacks.attack import Attack, Model
 from repulse.attacks.noise import Noise
-from repulse.attacks.passes import Passes
+from repulse.attacks.passes import Counted, Passes
 from repulse.attacks.standing import Standing
 from repulse.attacks.threat import Threat, column
 from repulse.common.arrays import Arrays
@@ -20,7 +20,7 @@ from repulse.common.errors import RepulseError
 
 
 @dataclass(frozen=True, eq=False)
-class Smallest:
+class Smallest(Counted):
     """The smallest perturbation found for each image: the whole robustness curve at once."""
 
     images: Float[Tensor, "N *shape"]
@@ -28,17 +28,6 @@ class Smallest:
     distance: Float32[Tensor, "N"]
     """Its distance to the clean image, in units of pixels; 0: wrong already; inf: none found."""
     passes: Passes
-    """What the attack spent on each image; the check at the end is not counted."""
-
-    @property
-    def forward_passes(self) -> int:
-        """Images sent forward by the attack, one by one."""
-        return self.passes.total[0]
-
-    @property
-    def backward_passes(self) -> int:
-        """Images sent backward by the attack, one by one."""
-        return self.passes.total[1]
 
 
 @dataclass(frozen=True)

@@ -45,3 +45,20 @@ class Passes:
     def total(self) -> tuple[int, int]:
         """Images sent forward and backward, one by one."""
         return int(self.forward.sum()), int(self.backward.sum())
+
+
+class Counted:
+    """What cost passes: a result with `passes`."""
+
+    passes: Passes
+    """What the attack spent on each image; the check at the end is not counted."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Images sent forward by the attack, one by one."""
+        return self.passes.total[0]
+
+    @property
+    def backward_passes(self) -> int:
+        """Images sent backward by the attack, one by one."""
+        return self.passes.total[1]

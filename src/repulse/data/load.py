@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -88,18 +88,8 @@ def load_data(
     """
     if not 0 <= validation < 1:
         raise RepulseError(f"validation must be a share in [0, 1), got {validation}")
-    data = _open(
-        source,
-        reader,
-        Columns(image_column, label_column),
-        train_split,
-        test_split,
-        image_size,
-        channels,
-        class_names,
-        name,
-        in_memory,
-    )
+    columns, splits = Columns(image_column, label_column), (train_split, test_split)
+    data = _opened(_Wanted(source, reader, columns, splits, image_size, channels, class_names, name, in_memory))
     train, test = data.divided()
     if test.image_shape != train.image_shape:
         raise RepulseError(
@@ -139,70 +129,53 @@ def load_test(
     Raises:
         RepulseError: as `load_data`.
     """
-    data = _open(
-        source,
-        reader,
-        Columns(image_column, label_column),
-        train_split,
-        test_split,
-        image_size,
-        channels,
-        class_names,
-        name,
-        in_memory,
-    )
+    columns, splits = Columns(image_column, label_column), (train_split, test_split)
+    data = _opened(_Wanted(source, reader, columns, splits, image_size, channels, class_names, name, in_memory))
     if data.splits[1] is not None or not divide:
         return data.test
     return data.divided()[1]
 
 
-def _open(
-    source: str,
-    reader: Source | None,
-    columns: Columns,
-    train_split: str | None,
-    test_split: str | None,
-    image_size: int | None,
-    channels: Literal[1, 3] | None,
-    class_names: Sequence[str] | None,
-    name: str | None,
-    in_memory: bool | None,
-) -> _Data:
-    if image_size is not None and image_size < 1:
-        raise RepulseError(f"image_size must be at least 1 pixel, got {image_size}")
-    given = (reader, columns, train_split, test_split, image_size, channels, class_names, name, in_memory)
-    key = f"{source} {given}"
-    if _kept is not None and key in _kept:
-        return _kept[key]
-    kind = (reader or Auto()).of(source)
-    if columns != Columns() and not kind.has_columns:
-        raise RepulseError(f"{source} has no columns; leave out image_column and label_column")
-    known = name or Path(source).name or Path(source).resolve().name
-    found = kind.read(source, known, columns)
-    chosen = choose_splits(found, train_split, test_split, source, strict=kind.strict)
-    data = _Data(source, known, found, chosen, image_size, channels, class_names, in_memory)
+@dataclass(frozen=True)
+class _Wanted:
+    """What is asked of a source: the arguments of `load_data` and `load_test`."""
+
+    source: str
+    reader: Source | None
+    columns: Columns
+    splits: tuple[str | None, str | None]
+    image_size: int | None
+    channels: Literal[1, 3] | None
+    class_names: Sequence[str] | None
+    name: str | None
+    in_memory: bool | None
+
+
+def _opened(wanted: _Wanted) -> _Data:
+    """The data set, read or as it was read before."""
+    if wanted.image_size is not None and wanted.image_size < 1:
+        raise RepulseError(f"image_size must be at least 1 pixel, got {wanted.image_size}")
+    if _kept is not None and repr(wanted) in _kept:
+        return _kept[repr(wanted)]
+    data = _Data(wanted)
     if _kept is not None:
-        _kept[key] = data
+        _kept[repr(wanted)] = data
     return data
 
 
 class _Data:
     """A data set whose splits are decoded when they are asked for."""
 
-    def __init__(
-        self,
-        source: str,
-        name: str,
-        found: Any,
-        chosen: tuple[str | None, str | None],
-        image_size: int | None,
-        channels: Literal[1, 3] | None,
-        class_names: Sequence[str] | None,
-        in_memory: bool | None,
-    ) -> None:
-        self.source, self.name, self.in_memory, self.image_size = source, name, in_memory, image_size
-        self.chosen = chosen
-        train, test = (None if split is None else found[split] for split in chosen)
+    def __init__(self, wanted: _Wanted) -> None:
+        source, image_size, channels = wanted.source, wanted.image_size, wanted.channels
+        kind = (wanted.reader or Auto()).of(source)
+        if wanted.columns != Columns() and not kind.has_columns:
+            raise RepulseError(f"{source} has no columns; leave out image_column and label_column")
+        self.source, self.in_memory, self.image_size = source, wanted.in_memory, image_size
+        self.name = wanted.name or Path(source).name or Path(source).resolve().name
+        found = kind.read(source, self.name, wanted.columns)
+        self.chosen = choose_splits(found, *wanted.splits, source, strict=kind.strict)
+        train, test = (None if split is None else found[split] for split in self.chosen)
         self.splits: tuple[Split | None, Split | None] = train, test
         first = train if train is not None and not unlabelled(train) else test or train
         assert first is not None
@@ -212,7 +185,7 @@ class _Data:
             )
         self.first = first
         self.own = own_names(first)
-        self.class_names, self.classes = named(self.own, class_names, first.where)
+        self.class_names, self.classes = named(self.own, wanted.class_names, first.where)
         encoded = [
             split.images for split in (train, test) if split is not None and not isinstance(split.images, Tensor)
         ]

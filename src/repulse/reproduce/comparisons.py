@@ -66,16 +66,12 @@ _FEW_STEPS = {"recipe": {"steps": 2, "step_size": 0.75 * 8 / 255}}
 _FEW_REPLAYS = {"recipe": {"replays": 3}}
 _AS_FREE_AS_PLAIN = {"recipe": {"replays": 8}, "fit": {"epochs": 25}}
 
+_SMALL_FIT = {"batch_size": 64, "optimiser": {"learning_rate": 0.1}, "accelerator": "cpu", "devices": "1"}
+
 _CPU: dict[str, Any] = {
     "data": {"train_images": 24_000},
     "model": {"backbone": "small-cnn", "width": 0.5},
-    "fit": {
-        "epochs": 2,
-        "batch_size": 64,
-        "optimiser": {"learning_rate": 0.1},
-        "accelerator": "cpu",
-        "devices": "1",
-    },
+    "fit": {**_SMALL_FIT, "epochs": 2},
 }
 _CPU_METHODS: dict[str, dict[str, Any]] = {
     "paper-cosine-squared": _SUMMED,
@@ -95,13 +91,7 @@ _FULL_METHODS = {"free": _AS_FREE_AS_PLAIN, "free-simplex": _AS_FREE_AS_PLAIN}
 # Enough to see every part at work, and that a method learns at all.
 _SMOKE: dict[str, Any] = {
     "model": {"backbone": "small-cnn", "width": 0.25},
-    "fit": {
-        "epochs": 4,
-        "batch_size": 64,
-        "optimiser": {"learning_rate": 0.1},
-        "accelerator": "cpu",
-        "devices": "1",
-    },
+    "fit": {**_SMALL_FIT, "epochs": 4},
 }
 
 # The paper's network and training (section 4.1), in the precision that recent GPUs are fast in.

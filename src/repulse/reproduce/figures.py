@@ -83,8 +83,8 @@ class Result:
 
     def paper(self, steps: int) -> float | None:
         """Robust accuracy under so many steps of PGD on the training loss, the paper's protocol."""
-        name = f"pgd-{steps}-training-loss"
-        return next((attack.robust_accuracy for attack in self.record.attacks if attack.name == name), None)
+        of_steps = (a for a in self.record.attacks if a.group == "paper" and a.settings.get("steps") == steps)
+        return next((attack.robust_accuracy for attack in of_steps), None)
 
     @property
     def protocol(self) -> float | None:

@@ -186,7 +186,7 @@ def craft(
     with attackable(model):
         for rows in torch.split(torch.arange(len(images)), _CRAFTED_AT_ONCE):
             x, y = images[rows].to(device), labels[rows].to(device)
-            start = threat.random_point(x, Noise(seed, ids[rows]), 0)
+            start = threat.random_point(x, Noise(seed, ids[rows]), "craft")
 
             def margin(images: Tensor, y: Tensor = y) -> Tensor:
                 return OBJECTIVES["margin"](model, images, y)[0]

@@ -28,6 +28,13 @@ FORMS = (
 # Whoever names these names their weights, too.
 _COMPLETE = ("hf:", "robustbench:")
 
+TIMM = "timm/"
+
+
+def is_named(spec: str) -> bool:
+    """Whether a spec is the name of a library's model, whose weights come with it."""
+    return spec.startswith((TIMM, *_COMPLETE))
+
 
 class _Made(NamedTuple):
     model: nn.Module
@@ -96,8 +103,8 @@ def _made(spec: str, classes: int | None, place: torch.device, *, pretrained: bo
         return _Made(*from_transformers(name))
     if kind == "robustbench":
         return _Made(from_robustbench(name))
-    if spec.startswith("timm/"):
-        model = from_timm(spec.removeprefix("timm/"), classes, pretrained=pretrained)
+    if spec.startswith(TIMM):
+        model = from_timm(spec.removeprefix(TIMM), classes, pretrained=pretrained)
         about: Any = getattr(model, "pretrained_cfg", None) or {}
         return _Made(model, about.get("mean"), about.get("std")) if pretrained else _Made(model)
     if module and all(part.isidentifier() for part in attribute.split(".")):
