@@ -14,10 +14,10 @@ from repulse.evaluation.checks import CHECKS
 from repulse.models import BACKBONES, READOUTS
 from repulse.prototypes import METHODS
 from repulse.report.section import SECTIONS
-from repulse.training import LOSSES, RECIPES
+from repulse.training import LOSSES, RECIPES, SCHEDULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "extend.md"
-REGISTRIES = (ATTACKS, SOURCES, CHECKS, BACKBONES, READOUTS, METHODS, SECTIONS, LOSSES, RECIPES)
+REGISTRIES = (ATTACKS, SOURCES, CHECKS, BACKBONES, READOUTS, METHODS, SECTIONS, LOSSES, RECIPES, SCHEDULES)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_one_file_adds_one_of_each(plugin, tmp_path, capsys):
         "model": {"backbone": "mlp", "readout": "l1-distance", "temperature": 1.0},
         "loss": {"name": "l1", "weight": 0.5},
         "recipe": "dimmed",
-        "fit": {"epochs": 2, "batch_size": 50, "accelerator": "cpu"},
+        "fit": {"epochs": 2, "batch_size": 50, "accelerator": "cpu", "schedule": {"name": "halved", "after": 0.3}},
     }
     settings.write_text(yaml.safe_dump(chosen))
     run = tmp_path / "run"
@@ -59,6 +59,7 @@ def test_one_file_adds_one_of_each(plugin, tmp_path, capsys):
     kept = yaml.safe_load((run / "config.yaml").read_text())
     assert kept["loss"] == {"name": "l1", "weight": 0.5}
     assert (kept["recipe"]["name"], kept["recipe"]["dim"]) == ("dimmed", 0.9)
+    assert kept["fit"]["schedule"] == {"name": "halved", "after": 0.3}
     place = tmp_path / "evaluation"
     few = [
         "--images",
