@@ -15,6 +15,7 @@ from repulse.common.units import in_percent
 from repulse.evaluation import Record, evaluate_subject
 from repulse.evaluation.settings import EvaluationSettings
 from repulse.report.printing import print_evaluation
+from repulse.subject.targeted import towards
 
 
 class EvaluateCommand(MeasuringCommand, EvaluationSettings):
@@ -32,6 +33,7 @@ class EvaluateCommand(MeasuringCommand, EvaluationSettings):
     """
 
     output: Path | None = Field(None, description="Folder for the record; none: in the run, or evaluations/NAME.")
+    target: str | None = Field(None, description="Only this class counts as fooled, by name or number; none: any.")
     fail_under: float | None = Field(None, ge=0, le=1, description="Fail if fewer of the images are robust, in [0, 1].")
     fail_on: tuple[Literal["overstated", "upper-bound"], ...] = Field((), description="Fail on these verdicts.")
 
@@ -40,9 +42,9 @@ def evaluate_command(settings: EvaluateCommand) -> None:
     """Measure a run or a model from outside, print the table and the verdict, and say where the record is."""
     chosen = EvaluationSettings(**{name: getattr(settings, name) for name in EvaluationSettings.model_fields})
     with shown_progress(settings, "evaluating") as progress:
-        evaluation = evaluate_subject(
-            open_subject(settings, "evaluate", progress), chosen, settings.output, stop_if_misused=not settings.anyway
-        )
+        subject = open_subject(settings, "evaluate", progress)
+        subject = subject if settings.target is None else towards(subject, settings.target)
+        evaluation = evaluate_subject(subject, chosen, settings.output, stop_if_misused=not settings.anyway)
     if is_first_process():
         assert evaluation.folder is not None, "runs and models from outside have a home"
         print_evaluation(evaluation.folder, settings.format)

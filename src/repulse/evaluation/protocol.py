@@ -36,6 +36,7 @@ from repulse.models.foreign.adapt import adapt_model
 from repulse.subject import About, Progress, Subject
 from repulse.subject.pairs import images_and_labels
 from repulse.subject.subject import silent
+from repulse.subject.targeted import towards
 
 _CHECKS = TypeAdapter(tuple[CheckRecord, ...])
 
@@ -65,6 +66,7 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     *,
     training_loss: EmbeddingLoss | None = None,
+    target: int | str | None = None,
     about: About | None = None,
     progress: Progress | None = None,
     folder: str | Path | None = None,
@@ -88,6 +90,7 @@ def evaluate(
         settings: attacks and their strength.
         training_loss: what the model was trained to minimise, on embeddings, for models with `embed` and `classify`;
             None: cross-entropy on the logits.
+        target: the only class that counts as fooled, by name or number; its own images are left out. None: any.
         about: names for the record.
         progress: called after each batch.
         folder: where to write the evaluation. What is done is kept there batch by batch, so that an evaluation that was
@@ -111,6 +114,7 @@ def evaluate(
         training_loss=training_loss,
         progress=progress or silent,
     )
+    subject = subject if target is None else towards(subject, target)
     return evaluate_subject(subject, settings, None if folder is None else Path(folder))
 
 
@@ -172,6 +176,7 @@ def evaluate_subject(
     curve = robustness_curve(runner, settings, findings)
     worst = findings.worst
     checks = (*used, *examine(runner, threat, findings.outcomes, findings.records))
+    counts = subject.labels.bincount()
     verdict = judge(
         natural=_share(runner.right),
         attacks=findings.records,
@@ -180,7 +185,8 @@ def evaluate_subject(
         checks=checks,
         claim=settings.claimed,
         own_loss=subject.training_loss is not None,
-        chance=float(subject.labels.bincount().max()) / len(subject.labels),
+        # Of images of one class nobody can guess better or worse.
+        chance=float(counts.max()) / len(subject.labels) if int((counts > 0).sum()) > 1 else 0.0,
     )
     record = Record(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
