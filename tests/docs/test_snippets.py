@@ -50,6 +50,10 @@ def commands():
                 # Commands with a plugin take what it registers: test_extend.py runs them.
                 if found and "--plugin" not in line:
                     yield pytest.param(found[1], id=f"{page.name}: {found[1][:50]}")
+        # In the text, too; one that only names a command, or its help, has nothing to be wrong.
+        for inline in re.findall(r"`repulse (\w+ [^`\n]+)`", page.read_text(encoding="utf-8")):
+            if "--help" not in inline:
+                yield pytest.param(inline, id=f"{page.name}, text: {inline[:50]}")
 
 
 @pytest.mark.parametrize("line", commands())
