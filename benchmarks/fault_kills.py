@@ -97,11 +97,7 @@ def kill_at_random(
         one without kills, and commands that failed.
     """
     dice = random.Random(seed)
-    reference = folder / f"{command.name}-whole"
-    shutil.rmtree(reference, ignore_errors=True)
-    command.begin(reference)
-    whole = in_child(partial(main, command.line(reference)), kill_after=900)
-    assert whole.code == 0, whole.err
+    reference, whole = _without_faults(main, command, folder)
     wanted = contents(reference)
     writes = _writes(main, command, folder)
     count = {"kills": 0, "kills at writes": 0, "starts": 0, "ends": 0, "lost": 0, "different": 0, "failed": 0}
@@ -144,6 +140,16 @@ def kill_at_random(
             count["different"] += 1
             notes.append(f"differs: {', '.join(differing[:5])}")
     return {**count, "seconds_without_kills": round(whole.seconds, 2), "notes": notes[:10]}
+
+
+def _without_faults(main: Main, command: Command, folder: Path) -> tuple[Path, End]:
+    """The folder of a command that nothing happened to, and its end."""
+    place = folder / f"{command.name}-whole"
+    shutil.rmtree(place, ignore_errors=True)
+    command.begin(place)
+    end = in_child(partial(main, command.line(place)), kill_after=900)
+    assert end.code == 0, end.err
+    return place, end
 
 
 def _writes(main: Main, command: Command, folder: Path) -> int:
@@ -223,8 +229,9 @@ def full_disk(main: Main, command: Command, folder: Path, *, cases: int, seconds
     With the right to mount, on a small file system; otherwise by a limit on the size of a file.
     """
     dice = random.Random(seed)
-    reference = contents(folder / f"{command.name}-whole")
-    largest = max(path.stat().st_size for path in (folder / f"{command.name}-whole").rglob("*") if path.is_file())
+    whole, _ = _without_faults(main, command, folder)
+    reference = contents(whole)
+    largest = max(path.stat().st_size for path in whole.rglob("*") if path.is_file())
     count = {"cases": 0, "refused": 0, "ended anyway": 0, "different": 0, "failed": 0}
     notes: list[str] = []
     stop = time.monotonic() + seconds
