@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,7 +93,7 @@ def kill_at_random(
         one without kills, and commands that failed.
     """
     dice = random.Random(seed)
-    reference, whole = _without_faults(main, command, folder)
+    reference, whole = without_faults(main, command, folder)
     wanted = contents(reference)
     writes = _writes(main, command, folder)
     count = {"kills": 0, "kills at writes": 0, "starts": 0, "ends": 0, "lost": 0, "different": 0, "failed": 0}
@@ -142,7 +138,7 @@ def kill_at_random(
     return {**count, "seconds_without_kills": round(whole.seconds, 2), "notes": notes[:10]}
 
 
-def _without_faults(main: Main, command: Command, folder: Path) -> tuple[Path, End]:
+def without_faults(main: Main, command: Command, folder: Path) -> tuple[Path, End]:
     """The folder of a command that nothing happened to, and its end."""
     place = folder / f"{command.name}-whole"
     shutil.rmtree(place, ignore_errors=True)
@@ -221,91 +217,3 @@ def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _timeless(inner) for key, inner in value.items() if key not in _OF_THE_CLOCK}
     return [_timeless(inner) for inner in value] if isinstance(value, list) else value
-
-
-def full_disk(main: Main, command: Command, folder: Path, *, cases: int, seconds: float, seed: int) -> dict[str, Any]:
-    """Give a command too little room at a random point, then enough: one line of error, and the same end.
-
-    With the right to mount, on a small file system; otherwise by a limit on the size of a file.
-    """
-    dice = random.Random(seed)
-    whole, _ = _without_faults(main, command, folder)
-    reference = contents(whole)
-    largest = max(path.stat().st_size for path in whole.rglob("*") if path.is_file())
-    count = {"cases": 0, "refused": 0, "ended anyway": 0, "different": 0, "failed": 0}
-    notes: list[str] = []
-    stop = time.monotonic() + seconds
-    while count["cases"] < cases and time.monotonic() < stop:
-        place = folder / f"{command.name}-full"
-        shutil.rmtree(place, ignore_errors=True)
-        command.begin(place)
-        room = dice.randrange(1, 2 * largest)
-        count["cases"] += 1
-        end = in_child(partial(_limited, main, command.line(place), room), kill_after=900)
-        if wrong := faults_of(end):
-            count["failed"] += 1
-            notes.append(wrong)
-            continue
-        count["refused" if end.code == 2 else "ended anyway"] += 1
-        if in_child(partial(main, command.line(place)), kill_after=900).code != 0 or contents(place) != reference:
-            count["different"] += 1
-            notes.append(f"differs after a file was cut at {room} bytes")
-    return {**count, "how": "RLIMIT_FSIZE", "notes": notes[:10]}
-
-
-def _limited(main: Main, line: list[str], room: int) -> int:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
-    return main(line)
-
-
-def small_disk(main: Main, command: Command, folder: Path, *, cases: int, seconds: float, seed: int) -> dict[str, Any]:
-    """The same on a file system of a random size that is then truly full, and on one that may only be read."""
-    dice = random.Random(seed)
-    whole = folder / f"{command.name}-whole"
-    size = sum(path.stat().st_size + 4096 for path in whole.rglob("*"))
-    count = {"full": 0, "read-only": 0, "refused": 0, "ended anyway": 0, "failed": 0}
-    notes: list[str] = []
-    disk = folder / "disk"
-    stop = time.monotonic() + seconds
-    for case in range(cases):
-        if time.monotonic() > stop:
-            break
-        read_only = case % 4 == 3
-        with mounted(disk, 4 * size if read_only else dice.randrange(16 * 1024, size + size // 2)) as done:
-            if not done:
-                return {"how": "not allowed to mount here; see the limit on the size of files"}
-            place = disk / "place"
-            try:
-                command.begin(place)
-            except (OSError, shutil.Error) as error:
-                # Not even what the command starts from has room.
-                if getattr(error, "errno", None) not in (errno.ENOSPC, None):
-                    raise
-                continue
-            if read_only:
-                subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-            count["read-only" if read_only else "full"] += 1
-            end = in_child(partial(main, command.line(place)), kill_after=900)
-        if wrong := faults_of(end):
-            count["failed"] += 1
-            notes.append(wrong)
-        else:
-            count["refused" if end.code == 2 else "ended anyway"] += 1
-    return {**count, "how": "tmpfs", "notes": notes[:10]}
-
-
-@contextmanager
-def mounted(disk: Path, size: int) -> Iterator[bool]:
-    """A file system of a size at `disk`, where that is allowed."""
-    disk.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
-    done = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    try:
-        yield done
-    finally:
-        if done:
-            subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-__all__ = ["Command", "End", "commands", "full_disk", "kill_at_random", "small_disk"]

@@ -33,9 +33,10 @@ from typing import Any
 # Forked processes must not share a pool of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from fault_disks import full_disk, small_disk
 from fault_harness import prepare
 from fault_inputs import all_cases, fuzz
-from fault_kills import commands, full_disk, kill_at_random, small_disk
+from fault_kills import commands, kill_at_random
 
 PARTS = ("kills", "disks", "inputs", "memory")
 
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
                     each = {"seconds": share / len(some), "seed": options.seed}
                     if part == "kills":
                         found[command.name] = kill_at_random(run, command, folder, kills=options.kills, **each)
-                    elif command.name != "reproduce":
+                    else:
                         each["seconds"] /= 2
                         found[command.name] = {
                             "file size limited": full_disk(run, command, folder, cases=options.disks, **each),

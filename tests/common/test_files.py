@@ -1,8 +1,11 @@
 """Files that are whole, and the same bytes for the same content."""
 
+import pytest
 import torch
 
-from repulse.common.files import load_tensors, save_tensors
+from repulse.cli import main
+from repulse.common.errors import RepulseError
+from repulse.common.files import load_tensors, save_tensors, writing
 
 
 def test_equal_tensors_and_metadata_give_equal_bytes(tmp_path):
@@ -23,3 +26,23 @@ def test_equal_tensors_and_metadata_give_equal_bytes(tmp_path):
         assert torch.equal(found[name], tensor)
     save_tensors(path, tensors)
     assert load_tensors(path)[1] == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["train --output file/run", "reproduce fashion --output file/runs --methods softmax --seeds 0"],
+)
+def test_a_place_that_cannot_be_written_is_one_line(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way of a folder")
+    assert main(line.split()) == 2
+    said = [each for each in capsys.readouterr().err.splitlines() if not each.startswith("repulse: note: ")]
+    assert len(said) == 1
+    assert said[0].startswith("repulse: error: cannot write file/run")
+
+
+def test_only_what_the_file_system_refuses_becomes_a_line():
+    with pytest.raises(RepulseError, match=r"^cannot write here: No space left on device$"), writing("here"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(ValueError, match="other"), writing("here"):
+        raise ValueError("other")

@@ -6,13 +6,27 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from repulse.common.errors import RepulseError
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """What the file system refuses within this context, for want of room or right, is one line about `path`.
+
+    Raises:
+        RepulseError: in place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RepulseError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -23,7 +37,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -39,8 +53,6 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise RepulseError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

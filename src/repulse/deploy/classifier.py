@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import ModelHubMixin
 
 from repulse.common.errors import RepulseError
-from repulse.common.files import save_tensors, write_atomically
+from repulse.common.files import save_tensors, write_atomically, writing
 from repulse.common.run_files import CONFIG_FILE
 from repulse.common.settings import to_yaml
 from repulse.config.run import RunConfig
@@ -137,13 +137,14 @@ class Classifier(ModelHubMixin, library_name="repulse", tags=["image-classificat
 
         The weights are those of now.
         """
-        for name in _KEPT:
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, save_directory / name)
-        for record in sorted(self.folder.glob("evaluations/*/record.json")):
-            target = save_directory / record.relative_to(self.folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(record, target)
+        with writing(save_directory):
+            for name in _KEPT:
+                if (self.folder / name).is_file():
+                    shutil.copyfile(self.folder / name, save_directory / name)
+            for record in sorted(self.folder.glob("evaluations/*/record.json")):
+                target = save_directory / record.relative_to(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(record, target)
         weights = {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()}
         save_tensors(save_directory / "checkpoints" / "last.safetensors", weights, {})
         public = self.public_config()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from repulse.common.errors import RepulseError
-from repulse.common.files import load_tensors, save_tensors
+from repulse.common.files import load_tensors, save_tensors, writing
 from repulse.common.fixed_weights import frozen
 from repulse.common.registry import Registry
 from repulse.common.settings import to_yaml
@@ -90,8 +90,9 @@ def export(
         "image_shape": json.dumps(list(classifier.classes.image_shape)),
         "config": to_yaml(classifier.public_config()),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as place:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path), tempfile.TemporaryDirectory(dir=path.parent) as place:
         unfinished = Path(place) / path.name
         try:
             with _quiet():

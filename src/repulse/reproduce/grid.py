@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from repulse.common.files import write_atomically
+from repulse.common.files import write_atomically, writing
 from repulse.common.registry import unknown_name
 from repulse.common.run_files import CONFIG_FILE, TEST_FILE
 from repulse.config.run import RunConfig, read_config
@@ -199,11 +199,11 @@ class GridCell:
     @contextmanager
     def claimed(self) -> Iterator[bool]:
         """Hold it within this context; False if another process does. A process that ends, however, lets go."""
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self._lock, timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
+        with writing(self._lock):
+            self._lock.parent.mkdir(parents=True, exist_ok=True)
+            free = _acquired(lock)
+        if not free:
             yield False
             return
         try:
@@ -251,3 +251,11 @@ def once(path: Path, make: Callable[[], Mapping[str, Any]]) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
     write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from repulse.common.errors import RepulseError, one_line
+from repulse.common.files import write_atomically
 
 Logger = Callable[[Mapping[str, float], int], None]
 """`(metrics, epoch)`: told after each epoch."""
@@ -74,6 +75,5 @@ def _id(folder: Path) -> str:
     if not file.is_file():
         import secrets
 
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+        write_atomically(file, secrets.token_hex(4) + "\n")
     return file.read_text(encoding="utf-8").strip()
