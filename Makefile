@@ -4,7 +4,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-REPORT ?= runs/demo/report.html
+# One page of each kind.
+REPORTS ?= runs/demo/report.html results/fashion-mnist/report.html results/certified/report.html \
+  results/reproduce/fashion/cpu/report.html
 
 .PHONY: demo test examples release-check lint format types docs browser clean
 
@@ -36,9 +38,10 @@ docs: .venv/.installed-docs
 release-check:
 	PYTHON=$(PYTHON) .ci/release
 
-# Opens a report in a headless Chromium, which must be installed: see .ci/run.
+# Opens reports in a headless Chromium, which must be installed: see .ci/run.
 browser: .venv/.installed-browser
-	$(BIN)/python .ci/check_report.py $(REPORT) --screenshots runs/screenshots
+	set -e; for report in $(REPORTS); do \
+	  echo "$$report"; $(BIN)/python .ci/check_report.py "$$report" --screenshots "runs/screenshots/$$report"; done
 
 clean:
 	rm -rf .venv build dist docs/_build docs/made .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -131,10 +131,11 @@ def _next(entry: Entry, found: Answer) -> tuple[str, ...]:
     verdict = entry.record.verdict
     if verdict is None:
         return ("Evaluate the model again: this record is older than verdicts.",)
+    doubted = any(check.serious and check.passed is False for check in entry.record.checks)
+    if found.sure == "overstated" and found.claim is not None and not (doubted and found.robust > 0):
+        return (f"Quote {percent(found.robust)}, not {percent(found.claim)}.",)
     if verdict.next_steps and found.robust > 0:
         return (plain(verdict.next_steps[0]),)
-    if found.sure == "overstated" and found.claim is not None:
-        return (f"Quote {percent(found.robust)}, not {percent(found.claim)}.",)
     if found.robust == 0:
         return ("For a model that keeps more, train on adversarial examples: `repulse train` does.",)
     return ("Quote it with the norm, eps, the attacks and the number of images.",)
