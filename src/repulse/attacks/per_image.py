@@ -25,7 +25,7 @@ class ThreatPerImage:
     Args:
         norm: `linf`; or `l2`, with radii of each image and one range for all.
         eps: radius of each ball, (N,), or one for all; inf: only the box counts.
-        low: least values: a number, (*shape) for all images alike, or (N, *shape).
+        low: least values: a number, `(*shape)` for all images alike, or `(N, *shape)`.
         high: greatest values, in the same way; not below `low`, and equal where a feature may not change.
 
     Raises:
