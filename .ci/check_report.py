@@ -247,7 +247,11 @@ def look(
 def first_look(page: Any, width: int) -> list[str]:
     """The faults of what stands open before anything is clicked."""
     faults = []
-    models = page.execute_script("return document.querySelectorAll('.card').length")
+    # As many models as there are cards, or rows of the longest table that stands open.
+    models = page.execute_script(
+        "return Math.max(document.querySelectorAll('.card').length, ...[...document.querySelectorAll('table')]"
+        ".filter(table => table.offsetParent).map(table => table.tBodies[0].rows.length))"
+    )
     high = page.execute_script("return document.documentElement.scrollHeight")
     if width >= 1000 and 0 < models <= 4 and high > HIGHEST:
         faults.append(f"{high} pixels stand open for {models} models")

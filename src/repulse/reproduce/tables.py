@@ -19,8 +19,8 @@ def accuracies(figures: Figures) -> Table:
         {
             "worst case": _share(lambda r: r.worst, strong=True, bar=True),
             "natural": _share(lambda r: r.natural),
-            "PGD-20, training loss": _share(lambda r: r.paper(20)),
-            "PGD-100, training loss": _share(lambda r: r.paper(100)),
+            "PGD-20": _share(lambda r: r.paper(20)),
+            "PGD-100": _share(lambda r: r.paper(100)),
             "how sure": lambda row: Cell(row.verdicts),
             "kind": lambda row: Cell(row.about.family),
             "seeds": lambda row: Cell(str(len(row.results)), number=True),
