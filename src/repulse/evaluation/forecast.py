@@ -55,7 +55,7 @@ def coming(
     for stage in curve_stages(settings, threat.norm):
         share = _NEAR if settings.chosen else 1.0
         costs[stage] = 2 * settings.curve_steps * late * share
-    costs["checks"] = _CHECKS * min(right, _CHECKED)
+    costs["checks"] = float(_CHECKS * min(right, _CHECKED))
     return costs
 
 
