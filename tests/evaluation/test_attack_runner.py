@@ -5,6 +5,7 @@ from torch import nn
 
 from repulse.attacks import OBJECTIVES, PGD, Threat
 from repulse.evaluation.attack_runner import AttackRunner
+from repulse.evaluation.pictures import gallery
 from repulse.subject import Subject
 
 
@@ -25,8 +26,9 @@ def test_a_success_that_the_model_denies_is_sought_again_on_the_model():
     runner.attacked_model = plane(0.55)
     outcome = runner.attack(PGD(OBJECTIVES["margin"], steps=5, step_size=0.03), Threat("linf", 0.1), "PGD")
     assert outcome.robust.tolist() == [False, True, True]
-    assert float(outcome.adversarial[0, 0, 0, 0]) < 0.5
-    assert torch.equal(outcome.adversarial[1:], x[1:])
+    found = outcome.pictures(torch.arange(3), x)
+    assert float(found[0, 0, 0, 0]) < 0.5
+    assert torch.equal(found[1:], x[1:])
 
 
 def test_the_first_steps_of_a_long_attack_are_the_short_attack():
@@ -40,11 +42,43 @@ def test_the_first_steps_of_a_long_attack_are_the_short_attack():
         runner.attack(PGD(OBJECTIVES["margin"], steps=steps, step_size=0.01, random_start=True), threat, "PGD")
         for steps in (4, 12)
     )
-    found = runner.first_steps(long, 4, threat)
+    found = runner.first_steps(long, 4)
     assert short.robust.sum() > long.robust.sum() > 0
     assert torch.equal(found.robust, short.robust)
     assert torch.equal(found.prediction, short.prediction)
-    assert torch.equal(found.adversarial, short.adversarial)
+    both = [int(row) for row in found.shown if row in short.shown]
+    assert both
+    assert torch.equal(found.pictures(torch.tensor(both), x), short.pictures(torch.tensor(both), x))
     assert torch.equal(found.asked, short.asked)
     assert torch.equal(found.passes.backward, short.passes.backward)
     assert found.largest == short.largest
+
+
+def test_few_pictures_are_kept_and_they_are_those_that_are_shown():
+    """Attacks keep a few adversarial images each; the gallery of all together is as if all had kept all."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 4)).eval()
+    x = torch.rand(120, 1, 4, 4)
+    y, threat = model(x).argmax(1), Threat("linf", 0.06)
+
+    def worst(pictures):
+        runner = AttackRunner(Subject(model, x, y, batch_size=25), pictures=pictures)
+        found = None
+        for steps in (1, 2, 5):
+            attack = PGD(OBJECTIVES["margin"], steps=steps, step_size=0.02, random_start=True)
+            each = runner.attack(attack, threat, f"PGD-{steps}")
+            assert len(each.shown) <= 2 * pictures
+            found = each if found is None else each.after(found)
+        return runner, found
+
+    runner, few = worst(6)
+    _, every = worst(len(x))
+    assert 20 < int((~every.robust).sum()) < len(x)
+    assert len(every.shown) == int((~every.robust).sum())
+    first, second = gallery(runner, few, 6), gallery(runner, every, 6)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name])
+    fell = (~every.robust & runner.right).nonzero().flatten()[:6]
+    assert torch.equal(few.pictures(fell, x), every.pictures(fell, x))
+    assert few.largest == every.largest

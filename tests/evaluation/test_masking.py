@@ -32,7 +32,9 @@ def outcome(robust):
     robust = torch.tensor(robust, dtype=torch.bool)
     nothing = torch.zeros(len(robust), dtype=torch.int64)
     passes, seconds = Passes.none(robust), torch.zeros(len(robust), dtype=torch.float64)
-    return Outcome(robust, nothing, torch.zeros(len(robust), 2), passes, seconds, 0.0, len(robust), nothing)
+    distance = torch.where(robust, torch.inf, 0.0)
+    few = torch.zeros(0, 2), nothing[:0]
+    return Outcome(robust, nothing, *few, distance, passes, seconds, len(robust), nothing)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

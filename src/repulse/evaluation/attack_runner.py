@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from repulse.attacks import Attack, Threat
@@ -18,7 +18,6 @@ from repulse.attacks.folding import folded
 from repulse.attacks.minimum_norm import MinimumNorm
 from repulse.attacks.noise import Noise
 from repulse.attacks.passes import Passes
-from repulse.attacks.threat import column
 from repulse.common.seeding import derive_seed
 from repulse.evaluation.gradient_free import GradientFree
 from repulse.subject import Subject
@@ -32,14 +31,16 @@ class Outcome:
 
     robust: Bool[Tensor, "N"]
     prediction: Int64[Tensor, "N"]
-    adversarial: Float[Tensor, "N *shape"]
-    """The images that fooled the model; where none did, the clean ones."""
+    adversarial: Float[Tensor, "K *shape"]
+    """Some of the images that fooled the model: the `foremost`, for pictures. All of all attacks would fill memory."""
+    shown: Int64[Tensor, "K"]
+    """Which images these are made from."""
+    distance: Float32[Tensor, "N"]
+    """The distance of each image that fooled the model from its clean one; infinite where none did."""
     passes: Passes
     """What this attack spent on each image; zero on those that it was not run on."""
     seconds: Float64[Tensor, "N"]
     """The part of each image in the time of its batch, by its part in the passes; zero like `passes`."""
-    largest: float
-    """The largest distance of an adversarial image from its clean one."""
     attacked: int
     """How many images it was run on."""
     asked: Int64[Tensor, "N"]
@@ -51,18 +52,47 @@ class Outcome:
         The cost stays that of this attack alone.
         """
         fooled = ~earlier.robust
-        prediction, adversarial = self.prediction.clone(), self.adversarial.clone()
-        prediction[fooled], adversarial[fooled] = earlier.prediction[fooled], earlier.adversarial[fooled]
+        own = earlier.robust[self.shown]
         return Outcome(
             self.robust & earlier.robust,
-            prediction,
-            adversarial,
+            torch.where(fooled, earlier.prediction, self.prediction),
+            torch.cat((earlier.adversarial, self.adversarial[own])),
+            torch.cat((earlier.shown, self.shown[own])),
+            torch.where(fooled, earlier.distance, self.distance),
             self.passes,
             self.seconds,
-            max(self.largest, earlier.largest),
             self.attacked,
             self.asked,
         )
+
+    @property
+    def largest(self) -> float:
+        """The largest distance of an adversarial image from its clean one."""
+        found = self.distance[self.distance.isfinite()]
+        return float(found.max()) if len(found) else 0.0
+
+    def pictures(self, rows: Int64[Tensor, "M"], clean: Float[Tensor, "N *shape"]) -> Float[Tensor, "M *shape"]:
+        """What became of some images: of those that fooled the model the `foremost` are known; others are clean."""
+        images = clean[rows].clone()
+        places = {int(row): place for place, row in enumerate(self.shown)}
+        for place, row in enumerate(rows.tolist()):
+            if row in places:
+                images[place] = self.adversarial[places[row]]
+        return images
+
+
+def foremost(labels: Int64[Tensor, "M"], count: int) -> Int64[Tensor, "K"]:
+    """The places that pictures take: the first of each class in turn, then the second, `count` in all; and the first.
+
+    What is foremost among the successes of several attacks together is foremost among those of each that had it.
+    """
+    counted: dict[int, int] = {}
+    ranked = []
+    for place, label in enumerate(labels.tolist()):
+        counted[label] = counted.get(label, 0) + 1
+        ranked.append((counted[label], label, place))
+    chosen = [place for _, _, place in sorted(ranked)[:count]]
+    return torch.tensor(chosen + [place for place in range(min(count, len(labels))) if place not in chosen]).long()
 
 
 class AttackRunner:
@@ -75,10 +105,11 @@ class AttackRunner:
         subject: the model and its images, at work.
         random: whether the model is stochastic; its random numbers are then seeded anew for every batch.
         variant: tells it from others of the same evaluation, whose model or images differ.
+        pictures: how many adversarial images of each attack are kept, see `foremost`.
     """
 
-    def __init__(self, subject: Subject, *, random: bool = False, variant: str = "") -> None:
-        self.subject, self.random, self.variant = subject, random, variant
+    def __init__(self, subject: Subject, *, random: bool = False, variant: str = "", pictures: int = 8) -> None:
+        self.subject, self.random, self.variant, self.pictures = subject, random, variant, pictures
         self.model, self.images, self.labels, self.ids = subject.model, subject.images, subject.labels, subject.ids
         self.device, self.seed, self.batch_size = subject.device, subject.seed, subject.batch_size
         self.journal, self.progress = subject.journal, subject.progress
@@ -112,19 +143,20 @@ class AttackRunner:
                 classes = logits.shape[1]
         return torch.cat(found), classes
 
-    def first_steps(self, outcome: Outcome, steps: int, threat: Threat) -> Outcome:
+    def first_steps(self, outcome: Outcome, steps: int) -> Outcome:
         """What an attack that leaves an image once it has fallen had found after fewer steps, at their cost."""
         fell = ~outcome.robust & self.right & (outcome.asked <= steps + 1)
         passes = Passes(outcome.passes.forward.clamp_max(steps + 1), outcome.passes.backward.clamp_max(steps))
         spent = (outcome.passes.forward + outcome.passes.backward).clamp_min(1)
-        adversarial = torch.where(column(fell, self.images), outcome.adversarial, self.images)
+        own = fell[outcome.shown]
         return Outcome(
             self.right & ~fell,
             torch.where(fell, outcome.prediction, self.natural),
-            adversarial,
+            outcome.adversarial[own],
+            outcome.shown[own],
+            torch.where(fell, outcome.distance, torch.inf),
             passes,
             outcome.seconds * (passes.forward + passes.backward) / spent,
-            float(threat.distance(adversarial, self.images).max()),
             outcome.attacked,
             outcome.asked.clamp_max(steps + 1),
         )
@@ -178,7 +210,8 @@ class AttackRunner:
         """Work through some images batch by batch, by way of the journal."""
         if (known := self._known.get(key)) is not None:
             return known
-        prediction, adversarial, robust = self.natural.clone(), self.images.clone(), self.right.clone()
+        prediction, robust = self.natural.clone(), self.right.clone()
+        distance = torch.full_like(self.smallest, torch.inf)
         todo = which.nonzero().flatten()
         parts = torch.split(todo, self.batch_size) if len(todo) else ()
 
@@ -188,18 +221,22 @@ class AttackRunner:
         if parts:
             self.progress(stage, 0, len(todo))
         done = self.journal.each(stage, len(parts), lambda index: batch(index, parts[index]), report, key=key)
-        passes, seconds, largest = Passes.none(self.labels), torch.zeros(len(self.labels), dtype=torch.float64), 0.0
+        passes, seconds = Passes.none(self.labels), torch.zeros(len(self.labels), dtype=torch.float64)
         asked = torch.zeros_like(self.labels)
         for rows, part in zip(parts, done, strict=True):
             self.smallest[rows] = torch.minimum(self.smallest[rows], part["distance"])
             won = rows[part["fooled"]]
             robust[won] = False
-            prediction[won], adversarial[won] = part["prediction"], part["adversarial"]
-            if len(won):
-                largest = max(largest, float(part["distance"][part["fooled"]].amax()))
+            prediction[won], distance[won] = part["prediction"], part["distance"][part["fooled"]]
             passes.put(rows, Passes(part["forward"], part["backward"]))
             seconds[rows], asked[rows] = part["seconds"], part["asked"]
-        outcome = Outcome(robust, prediction, adversarial, passes, seconds, largest, len(todo), asked)
+        empty = [(self.images[:0], todo[:0])]
+        kept = [(part["adversarial"], rows[part["shown"]]) for rows, part in zip(parts, done, strict=True)]
+        adversarial, shown = (torch.cat(each) for each in zip(*(kept or empty), strict=True))
+        front = foremost(self.labels[shown], self.pictures)
+        outcome = Outcome(
+            robust, prediction, adversarial[front], shown[front], distance, passes, seconds, len(todo), asked
+        )
         self._known[key] = outcome
         return outcome
 
@@ -213,7 +250,8 @@ class AttackRunner:
         distance = torch.where(prediction != labels, found.distance, torch.inf)
         asked = found.passes.forward.clone()
         found.passes.add(torch.arange(len(rows), device=self.device), forward=1)
-        return _part(distance <= threat.eps, prediction, found.images, distance, found.passes, asked, started)
+        fooled = distance <= threat.eps
+        return self._part(rows, fooled, prediction, found.images, distance, found.passes, asked, started)
 
     def _attack_batch(self, attack: Attack, threat: Threat, key: str, rows: Tensor) -> BatchResult:
         """What an attack found on some images, confirmed on the model itself."""
@@ -241,7 +279,7 @@ class AttackRunner:
                 f"{attack}: an adversarial image lies {distance.max()} away, more than eps={threat.eps}"
             )
         nearest = torch.where(fooled, distance, torch.inf)
-        return _part(fooled, prediction, adversarial, nearest, passes, asked, started)
+        return self._part(rows, fooled, prediction, adversarial, nearest, passes, asked, started)
 
     def _answers(self, images: Tensor) -> Tensor:
         """The classes that the model itself gives a batch."""
@@ -259,28 +297,33 @@ class AttackRunner:
             torch.manual_seed(derive_seed(self.seed, "dice", *key))
             yield
 
-
-def _part(
-    fooled: Tensor,
-    prediction: Tensor,
-    adversarial: Tensor,
-    nearest: Tensor,
-    passes: Passes,
-    asked: Tensor,
-    started: float,
-) -> BatchResult:
-    """What the journal keeps of a batch: of all its images cost and the nearest success, and those that fool."""
-    forward, backward = passes.forward.cpu(), passes.backward.cpu()
-    # An attack that never asks the model spends its time on all images alike.
-    weight = (forward + backward).double()
-    weight = weight / weight.sum() if weight.any() else torch.full_like(weight, 1 / max(len(weight), 1))
-    return {
-        "fooled": fooled.cpu(),
-        "prediction": prediction[fooled].cpu(),
-        "adversarial": adversarial[fooled].cpu(),
-        "distance": nearest.float().cpu(),
-        "forward": forward,
-        "backward": backward,
-        "asked": asked.cpu(),
-        "seconds": weight * (time.perf_counter() - started),
-    }
+    def _part(
+        self,
+        rows: Tensor,
+        fooled: Tensor,
+        prediction: Tensor,
+        adversarial: Tensor,
+        nearest: Tensor,
+        passes: Passes,
+        asked: Tensor,
+        started: float,
+    ) -> BatchResult:
+        """What the journal keeps of a batch: of all its images cost and the nearest success, and those that fool."""
+        forward, backward = passes.forward.cpu(), passes.backward.cpu()
+        # Of each batch, too, for all batches of an attack are held at once.
+        won = fooled.cpu().nonzero().flatten()
+        shown = won[foremost(self.labels[rows[won]], self.pictures).sort().values]
+        # An attack that never asks the model spends its time on all images alike.
+        weight = (forward + backward).double()
+        weight = weight / weight.sum() if weight.any() else torch.full_like(weight, 1 / max(len(weight), 1))
+        return {
+            "fooled": fooled.cpu(),
+            "prediction": prediction[fooled].cpu(),
+            "adversarial": adversarial[shown.to(adversarial.device)].cpu(),
+            "shown": shown,
+            "distance": nearest.float().cpu(),
+            "forward": forward,
+            "backward": backward,
+            "asked": asked.cpu(),
+            "seconds": weight * (time.perf_counter() - started),
+        }

@@ -79,7 +79,7 @@ def run_attacks(runner: AttackRunner, settings: EvaluationSettings, threat: Thre
         if planned.series is not None:
             if planned.series not in series:
                 series[planned.series] = _Series.run(on, [e for e in todo if e.series == planned.series], threat)
-            outcome, shorter = series[planned.series].next(on, planned, threat)
+            outcome, shorter = series[planned.series].next(on, planned)
         elif seeks_minimum(planned.attack) and not planned.survivors:
             outcome = on.minimum(planned.attack, threat, planned.label)
         else:
@@ -107,9 +107,9 @@ class _Series:
         longest = max(members, key=_steps)
         return cls(runner.attack(longest.attack, threat, longest.label))
 
-    def next(self, runner: AttackRunner, planned: PlannedAttack, threat: Threat) -> tuple[Outcome, str | None]:
+    def next(self, runner: AttackRunner, planned: PlannedAttack) -> tuple[Outcome, str | None]:
         """What the attack had found after its steps, at the cost of those beyond a shorter one, and its name."""
-        found = runner.first_steps(self.whole, _steps(planned), threat)
+        found = runner.first_steps(self.whole, _steps(planned))
         before, self.last = self.last, (planned.name, found)
         if before is None:
             return found, None
@@ -132,7 +132,7 @@ def _script_runner(runner: AttackRunner) -> AttackRunner | None:
         return None
     model = AsPublished(runner.model)
     images = torch.cat([model.normalise(part.to(runner.device)).cpu() for part in torch.split(runner.images, 1000)])
-    return AttackRunner(replace(runner.subject, model=model, images=images), variant="as published")
+    return AttackRunner(replace(runner.subject, model=model, images=images), variant="as published", pictures=0)
 
 
 def _attack_record(

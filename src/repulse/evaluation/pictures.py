@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from repulse.attacks.attack import attackable
-from repulse.evaluation.attack_runner import AttackRunner
+from repulse.evaluation.attack_runner import AttackRunner, Outcome, foremost
 
 # Enough for a picture of the embedding; more would make it slower, not clearer.
 EMBEDDINGS = 1000
 
 
-def gallery(
-    runner: AttackRunner,
-    adversarial: Float[Tensor, "N *shape"],
-    attacked: Int64[Tensor, "N"],
-    fooled: Bool[Tensor, "N"],
-    count: int,
-) -> dict[str, Tensor]:
+def gallery(runner: AttackRunner, worst: Outcome, count: int) -> dict[str, Tensor]:
     """Tensors of up to `count` fooled images: the first of each class in turn, then the second of each, and so on."""
-    counted: dict[int, int] = {}
-    ranked = []
-    for place in fooled.nonzero().flatten().tolist():
-        label = int(runner.labels[place])
-        counted[label] = counted.get(label, 0) + 1
-        ranked.append((counted[label], label, place))
-    if count == 0 or not ranked:
+    fooled = (runner.right & ~worst.robust).nonzero().flatten()
+    index = fooled[foremost(runner.labels[fooled], count)[:count]]
+    if not len(index):
         return {}
-    index = torch.tensor([place for _, _, place in sorted(ranked)[:count]])
     return {
         "gallery/index": index.int(),
         "gallery/clean": runner.images[index].float(),
-        "gallery/adversarial": adversarial[index].float(),
+        "gallery/adversarial": worst.pictures(index, runner.images).float(),
         "gallery/natural_prediction": runner.natural[index].int(),
-        "gallery/adversarial_prediction": attacked[index].int(),
+        "gallery/adversarial_prediction": worst.prediction[index].int(),
     }
 
 

@@ -164,7 +164,7 @@ def evaluate_subject(
         if stop_if_misused:
             refuse_misuse(used, "attacked")
         report_misuse(subject, used)
-        runner = _runner(subject, settings.expectation)
+        runner = _runner(subject, settings)
     except RepulseError:
         subject.journal.abandon()
         raise
@@ -231,14 +231,14 @@ def _usage(subject: Subject) -> tuple[CheckRecord, ...]:
     return _CHECKS.validate_json(subject.journal.text("how the model is used", ask))
 
 
-def _runner(subject: Subject, expectation: int) -> AttackRunner:
+def _runner(subject: Subject, settings: EvaluationSettings) -> AttackRunner:
     """For the model as it can be attacked: in expectation if it is stochastic, without gradients if need be."""
     some = subject.images[:100].to(subject.device)
     random = is_random(subject.model, some)
-    model = in_expectation(subject.model, expectation) if random else subject.model
+    model = in_expectation(subject.model, settings.expectation) if random else subject.model
     if not has_gradient(model, some[:1]):
         model = GradientFree(model)
-    return AttackRunner(replace(subject, model=model), random=random)
+    return AttackRunner(replace(subject, model=model), random=random, pictures=settings.gallery)
 
 
 def _tensors(
@@ -258,11 +258,11 @@ def _tensors(
         tensors[f"robust/{name}"] = outcome.robust.to(torch.uint8)
         tensors[f"prediction/{name}"] = outcome.prediction.int()
     fooled = runner.right & ~worst.robust
-    tensors |= gallery(runner, worst.adversarial, worst.prediction, fooled, settings.gallery)
+    tensors |= gallery(runner, worst, settings.gallery)
     if settings.gallery and threat.eps:
         # The loss surface around a few images of each kind: fooled, and withstanding everything.
         rows = torch.cat([kind.nonzero().flatten()[: settings.gallery // 4] for kind in (fooled, worst.robust)])
-        tensors |= loss_slices(runner, worst.adversarial, rows, threat) if len(rows) else {}
+        tensors |= loss_slices(runner, worst.pictures(rows, runner.images), rows, threat) if len(rows) else {}
     return tensors | output_space(runner)
 
 

@@ -18,7 +18,7 @@ from repulse.evaluation.attack_runner import AttackRunner
 
 def loss_slices(
     runner: AttackRunner,
-    adversarial: Float[Tensor, "N *shape"],
+    adversarial: Float[Tensor, "K *shape"],
     rows: Int64[Tensor, "K"],
     threat: Threat,
     *,
@@ -34,7 +34,7 @@ def loss_slices(
 
     Args:
         runner: the model and its clean images.
-        adversarial: what the attacks found; where they found nothing, the clean image.
+        adversarial: what the attacks found for these images; where they found nothing, the clean image.
         rows: which images.
         threat: the ball that the coordinates are measured by.
         size: S, points along each axis; odd, so that the clean image is one of them.
@@ -59,7 +59,7 @@ def loss_slices(
     axis[size // 2] = 0
     with attackable(runner.model), torch.random.fork_rng([runner.device] if runner.device.type == "cuda" else []):
         torch.manual_seed(derive_seed(runner.seed, "slices"))
-        margins = [_plane(runner, adversarial[row], row, threat, axis) for row in rows]
+        margins = [_plane(runner, found, row, threat, axis) for found, row in zip(adversarial, rows, strict=True)]
     return {"slice/index": rows.int(), "slice/eps": axis, "slice/margin": torch.stack(margins)}
 
 

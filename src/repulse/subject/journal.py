@@ -24,7 +24,7 @@ BatchResult = dict[str, Tensor]
 """What was found for one batch."""
 
 # Raised when batches are kept in another form, so that nobody goes on from what an earlier version left.
-_FORMAT = 4
+_FORMAT = 5
 
 # With it a folder counts as begun.
 _IDENTITY_FILE = "identity.safetensors"
