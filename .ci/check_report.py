@@ -123,7 +123,7 @@ return faults;
 FILTERS = """
 const input = document.querySelector('.filter input');
 if (!input) return [];
-const rows = [...document.querySelectorAll('[data-filtered] tbody tr')];
+const rows = [...document.querySelector('[data-filtered]').querySelectorAll('tbody tr')];
 input.value = rows[0].cells[0].textContent.trim();
 input.dispatchEvent(new Event('input'));
 const good = !rows[0].hidden && rows.every(row => row.hidden !== row.textContent.includes(input.value));

@@ -76,17 +76,19 @@ def test_a_report_has_the_records_figures(run, tmp_path, capsys):
     json.loads(page.with_suffix(".json").read_text())
 
 
+# Four trainings and as many measurements: a busy machine takes its time.
+@pytest.mark.timeout(1200)
 @pytest.mark.slow
 def test_the_demo_ends_with_a_table_and_the_report(tmp_path, capsys):
     assert main(["demo", "--output", str(tmp_path / "demo"), "--images", "20", "--progress", "quiet"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert f"report: {tmp_path / 'demo' / 'report.html'}" in lines
-    assert "repulse evaluate --model" in lines[-2]
+    assert "repulse evaluate --model" in lines[-1]
     rows = {row[1]: row for row in ([cell.strip() for cell in line.split("|")] for line in lines if line[:1] == "|")}
     assert {"undefended", "paper", "adversarial", "proved, L-inf-distance network"} <= set(rows)
     # The story holds: the paper's method is overstated, and the proof proves something.
     assert rows["paper"][5] == "**claim overstated**"
-    assert float(rows["proved, L-inf-distance network"][5].split()[0]) > 5
+    assert float(rows["proved, L-inf-distance network"][2].strip("*").split()[0]) > 50
     assert (tmp_path / "demo" / "report.html").is_file()
 
 

@@ -102,6 +102,7 @@ def test_the_pages_that_are_made_name_every_command_option_and_preset():
     assert "examples/plain_pytorch.py" in pages.examples()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_the_tutorial_runs_and_says_that_training_helped():
     text = script("make_pages", "docs").tutorial()
