@@ -217,6 +217,29 @@ def test_a_journal_remembers_and_makes_only_what_is_missing(tmp_path):
     assert [int(part["index"]) for part in again] == [0, 1, 2]
 
 
+def test_an_evaluation_killed_after_its_record_was_written_finds_its_own(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    x = torch.rand(6, 1, 4, 4)
+    y = model(x).argmax(1)
+    settings = EvaluationSettings(eps=0.05, attacks="paper", steps=(2,), curve=())
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "close", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(model, x, y, settings, folder=tmp_path / "here")
+    assert (tmp_path / "here" / "record.json").is_file()
+    record = evaluate(model, x, y, settings, folder=tmp_path / "here").record
+    assert not (tmp_path / "here" / "progress").exists()
+    again = evaluate(model, x, y, settings, folder=tmp_path / "here").record
+    assert again == record
+    with pytest.raises(RepulseError, match="holds another measurement"):
+        evaluate(model, x, y, settings.model_copy(update={"eps": 0.06}), folder=tmp_path / "here")
+
+
 def test_another_evaluation_does_not_go_on_from_this_one(tmp_path, capsys):
     Journal(tmp_path / "progress", ABC).each("stage", 1, lambda index: {"x": torch.zeros(1)})
     journal = Journal(tmp_path / "progress", OTHER)

@@ -160,6 +160,9 @@ def other(folder: Path, identity: Identity, *, unfinished: bool = True) -> list[
     changed = [found for place in places if (found := _changed(place, identity)) is not None]
     if changed:
         return min(changed, key=len)
+    # It was killed when its record was written, and before the identity went up beside that.
+    if _changed(folder / "progress", identity) == []:
+        return []
     # Records of earlier versions say nothing of the program and the answers.
     return ["the version of repulse"] if any(folder.glob("*.json")) else []
 
