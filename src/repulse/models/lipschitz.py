@@ -79,7 +79,8 @@ def _orthogonal(kind: type[L], *shape: int) -> L:
     nn.init.orthogonal_(layer.weight)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     parametrize.register_parametrization(layer, "weight", Orthonormal())
-    layer.register_load_state_dict_pre_hook(_take_older_names)  # type: ignore[no-untyped-call]
+    # PyTorch 2.4 has it under this name only.
+    layer._register_load_state_dict_pre_hook(_take_older_names, with_module=True)  # type: ignore[no-untyped-call]
     return layer
 
 
