@@ -105,6 +105,18 @@ def test_whitening_makes_patches_white():
     torch.testing.assert_close(covariance, torch.eye(12), atol=0.05, rtol=0)
 
 
+def test_a_floor_keeps_what_is_weaker_than_a_perturbation_weak():
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(64, 3, 18, 18, generator=generator), 3, 1)
+    patches = smooth.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, 12).double()
+    variances = torch.linalg.eigvalsh(patches.T @ patches / len(patches)).flip(0)
+    backbone = make_backbone("fast", channels=3, dimension=10, floor=0.1)
+    backbone.initialise(smooth)
+    response = backbone.whiten(smooth)[:, :12].permute(1, 0, 2, 3).flatten(1).double()
+    covariance = response @ response.T / response.shape[1]
+    torch.testing.assert_close(covariance, torch.diag(variances / (variances + 0.1)), atol=1e-4, rtol=0)
+
+
 def test_timm_without_timm_says_what_to_install():
     try:
         import timm  # noqa: F401

@@ -21,16 +21,25 @@ def small_cnn(channels: int, dimension: int, width: float) -> nn.Module:
     return SmallCNN(channels, dimension, round(32 * width))
 
 
+Floor = Annotated[
+    float, Field(gt=0, description="What whitening adds to variances; a perturbation's square for defences.")
+]
+
+
 @BACKBONES.register("fast")
-def fast(channels: int, dimension: int, width: float) -> nn.Module:
+def fast(channels: int, dimension: int, width: float, *, floor: Floor = 5e-4) -> nn.Module:
     """The CIFAR speed-record network (Jordan 2024): 0.24 GFLOP forward on 32x32 images at width 1."""
-    return FastNet(channels, dimension, (round(64 * width), round(256 * width), round(256 * width)))
+    return FastNet(channels, dimension, _fast_widths(width), floor=floor)
 
 
 @BACKBONES.register("fast-silu")
-def fast_silu(channels: int, dimension: int, width: float) -> nn.Module:
+def fast_silu(channels: int, dimension: int, width: float, *, floor: Floor = 5e-4) -> nn.Module:
     """`fast` with SiLU in place of GELU, which adversarial training likes (Pang et al. 2021)."""
-    return FastNet(channels, dimension, (round(64 * width), round(256 * width), round(256 * width)), nn.SiLU)
+    return FastNet(channels, dimension, _fast_widths(width), nn.SiLU, floor=floor)
+
+
+def _fast_widths(width: float) -> tuple[int, int, int]:
+    return round(64 * width), round(256 * width), round(256 * width)
 
 
 @BACKBONES.register("lipschitz-cnn")

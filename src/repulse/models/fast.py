@@ -22,6 +22,9 @@ class FastNet(nn.Module):
         dimension: d of the embeddings.
         widths: channels of the three blocks; (64, 256, 256) in the paper.
         activation: between layers; GELU in the paper.
+        floor: what whitening adds to the variances, in normalised pixels squared. The paper's, 5e-4, keeps directions
+            that hold only rounding noise from being blown up; one as large as the square of a perturbation keeps
+            directions in which images differ less than the perturbation from being blown up.
     """
 
     def __init__(
@@ -30,8 +33,10 @@ class FastNet(nn.Module):
         dimension: int,
         widths: tuple[int, int, int] = (64, 256, 256),
         activation: type[nn.Module] = nn.GELU,
+        floor: float = 5e-4,
     ) -> None:
         super().__init__()
+        self.floor = floor
         patch = channels * 4
         self.whiten = nn.Conv2d(channels, 2 * patch, 2)
         self.whiten.weight.requires_grad_(False)
@@ -49,8 +54,8 @@ class FastNet(nn.Module):
     def initialise(self, images: Float[Tensor, "M C H W"]) -> None:
         """Set the first layer to whiten 2x2 patches of training images.
 
-        The filters are the eigenvectors of the patch covariance over the square roots of its eigenvalues, each with
-        both signs (section 3.1 of the source).
+        The filters are the eigenvectors of the patch covariance over the square roots of its eigenvalues and the
+        floor, each with both signs (section 3.1 of the source).
 
         Args:
             images: a few thousand training images, normalised as in training.
@@ -60,8 +65,7 @@ class FastNet(nn.Module):
         # Centring is left out, as in the source: the filters have no offset to subtract a mean with.
         covariance = (patches.double().T @ patches.double()) / len(patches)
         eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
-        # 5e-4: the source's floor, which keeps directions that hold only rounding noise from being blown up.
-        filters = (eigenvectors / (eigenvalues + 5e-4).sqrt()).T.flip(0).reshape(-1, channels, 2, 2)
+        filters = (eigenvectors / (eigenvalues + self.floor).sqrt()).T.flip(0).reshape(-1, channels, 2, 2)
         self.whiten.weight.copy_(torch.cat((filters, -filters)).to(self.whiten.weight.dtype))
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N d"]:
