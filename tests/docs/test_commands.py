@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -165,14 +166,17 @@ def test_yaml_that_is_shown_is_a_file_of_a_command():
 
 def test_the_python_of_the_readme_runs_with_a_model_and_images(tmp_path, monkeypatch):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    # The other block is a part of examples/plain_pytorch.py, which runs whole.
+    block, loop = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    assert textwrap.indent(loop, "    ") in (ROOT / "examples" / "plain_pytorch.py").read_text(encoding="utf-8")
 
-    def weak(model, images, labels, settings):
-        return evaluate(model, images, labels, settings.model_copy(update={"attacks": "paper", "steps": (2,)}))
+    def weak(model, images, labels, *, eps):
+        return evaluate(model, images, labels, eps=eps, attacks="paper", steps=(2,))
 
     monkeypatch.setattr("repulse.evaluate", weak)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
     images = torch.rand(6, 1, 4, 4)
-    names = {"model": model, "images": images, "labels": model(images).argmax(1), "folder": tmp_path / "kept"}
+    monkeypatch.chdir(tmp_path)
+    names = {"model": model, "images": images, "labels": model(images).argmax(1)}
     exec(compile(block, "README.md", "exec"), names)
-    assert (tmp_path / "kept" / "record.json").is_file()
+    assert (tmp_path / "runs" / "model" / "record.json").is_file()

@@ -113,15 +113,25 @@ class Choices(Registry[type[C]]):
 
 
 class OneOf(Generic[C]):
-    """Marks a field as a choice: `Annotated[Loss, OneOf(LOSSES)]`."""
+    """Marks a field as a choice: `Annotated[Loss, OneOf(LOSSES)]`.
 
-    def __init__(self, choices: Choices[C]) -> None:
-        self.choices = choices
+    Args:
+        choices: where the kinds are registered.
+        otherwise: which kind keys without a name are settings of; "": a name is needed.
+    """
+
+    def __init__(self, choices: Choices[C], otherwise: str = "") -> None:
+        self.choices, self.otherwise = choices, otherwise
+
+    def _make(self, value: Any) -> C:
+        if self.otherwise and isinstance(value, Mapping) and "name" not in value:
+            value = {"name": self.otherwise, **value}
+        return self.choices.make(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
         """How pydantic checks and writes it."""
         return core_schema.no_info_plain_validator_function(
-            self.choices.make,
+            self._make,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value, info: value.model_dump(mode=info.mode, exclude_defaults=info.exclude_defaults),
                 info_arg=True,

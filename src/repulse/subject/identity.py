@@ -39,6 +39,9 @@ def exact_words(value: Any) -> str:
         return exact_words((value.func, value.args, tuple(sorted(value.keywords.items()))))
     if isinstance(value, types.FunctionType):
         inside = [cell.cell_contents for cell in value.__closure__ or ()]
+        if hasattr(value, "__wrapped__"):
+            # Some decorators keep what they wrap elsewhere.
+            inside.append(value.__wrapped__)
         return f"{value.__module__}.{value.__qualname__}{exact_words(inside) if inside else ''}"
     return repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__qualname__
 

@@ -45,11 +45,11 @@ class FitSettings(Settings):
         "not count.",
     )
     batch_size: int = Field(128, ge=1, description="Images per step, over all processes together.")
-    optimiser: Annotated[Optimiser, OneOf(OPTIMISERS)] = Field(SGD(), description="How the weights move.")
-    schedule: Annotated[Schedule, OneOf(SCHEDULES)] = Field(
+    optimiser: Annotated[Optimiser, OneOf(OPTIMISERS, "sgd")] = Field(SGD(), description="How the weights move.")
+    schedule: Annotated[Schedule, OneOf(SCHEDULES, "one-cycle")] = Field(
         OneCycle(), description="How the learning rate changes over the steps."
     )
-    averaging: Annotated[Averaging, OneOf(AVERAGES)] = Field(
+    averaging: Annotated[Averaging, OneOf(AVERAGES, "ema")] = Field(
         NoAverage(), description="Which average of the weights is evaluated."
     )
     progressive: ProgressiveSettings = ProgressiveSettings()
