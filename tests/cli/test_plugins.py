@@ -30,7 +30,9 @@ def plugin(tmp_path, monkeypatch, request):
     name = f"l1-{abs(hash(request.node.name)):x}"
     file = tmp_path / "scaled.py"
     file.write_text(PLUGIN.format(name=name))
-    return file, name
+    yield file, name
+    # What a plugin registers must not be seen by other tests.
+    LOSSES._entries.pop(name, None)
 
 
 def test_a_loss_of_ones_own_is_set_by_flags_and_yaml_and_shown_in_the_help(plugin, tmp_path, capsys):

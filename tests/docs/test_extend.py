@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import yaml
 
 from repulse.attacks import ATTACKS
 from repulse.cli import main
-from repulse.cli.group import COMMANDS
 from repulse.data.sources import SOURCES
 from repulse.evaluation.checks import CHECKS
 from repulse.models import BACKBONES, READOUTS
@@ -30,9 +28,6 @@ def plugin(tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     file = tmp_path / "mine.py"
     file.write_text("\n\n".join(blocks))
-    # Commands name their flags when they are imported, as they are in a process of their own: after the plugin.
-    for name in COMMANDS:
-        monkeypatch.delitem(sys.modules, f"repulse.cli.{name.replace('-', '_')}", raising=False)
     before = [set(registry) for registry in REGISTRIES]
     yield file
     # What a page registers must not be seen by other tests.
