@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from passes import fgsm_rs, plain
 from repulse import evaluate, load_data
-from repulse.attacks import Threat
 from repulse.common.environment import environment
 from repulse.common.files import write_atomically
 
@@ -203,18 +203,13 @@ MASKS: dict[str, type[Masked]] = {
 def trained(x: Tensor, y: Tensor, *, eps: float, epochs: int = 3) -> Net:
     """A net after Adam in batches of 100; with eps, on images moved as by FGSM-RS (Wong et al. 2020)."""
     torch.manual_seed(0)
-    net, threat = Net(), Threat("linf", eps)
+    net = Net()
     optimiser = torch.optim.Adam(net.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=epochs * (len(x) // 100) + 1)
     for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(x))[: len(x) // 100 * 100], 100):
-            images = x[rows]
-            if eps:
-                start = (images + eps * (2 * torch.rand_like(images) - 1)).clamp(0, 1).requires_grad_()
-                (slope,) = torch.autograd.grad(F.cross_entropy(net(start), y[rows]), start)
-                images = threat.project(start.detach() + 1.25 * eps * slope.sign(), images)
             optimiser.zero_grad()
-            F.cross_entropy(net(images), y[rows]).backward()  # type: ignore[no-untyped-call]
+            (fgsm_rs if eps else plain)(net, x[rows], y[rows], eps).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     return net.eval().requires_grad_(False)
