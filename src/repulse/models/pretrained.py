@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from repulse.common.errors import RepulseError, one_line
 from repulse.common.notice import notice
 from repulse.models.foreign.checkpoints import described, read_checkpoint, weight_sets
+from repulse.models.foreign.weights import prefixes
 
 # Less than this share of the backbone's tensors is another network, not another last layer.
 ENOUGH = 0.5
@@ -69,15 +69,8 @@ def _timms(name: str, channels: int, dimension: int) -> Mapping[str, Tensor]:
 
 def _matching(own: Mapping[str, Tensor], saved: Mapping[str, Any]) -> dict[str, Tensor]:
     """What of a saved set fits, by name and shape, under the prefix by which most does."""
-    prefixes: Counter[str] = Counter()
-    for name in saved:
-        parts = name.split(".")
-        prefixes.update(
-            "".join(f"{part}." for part in parts[:depth])
-            for depth in range(len(parts))
-            if ".".join(parts[depth:]) in own
-        )
-    prefix = prefixes.most_common(1)[0][0] if prefixes else ""
+    under = prefixes(own, saved).most_common(1)
+    prefix = under[0][0] if under else ""
     inside = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
     return {
         name: value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,17 @@ class _Fit:
         return any(part in _AVERAGES for part in parts)
 
 
+def prefixes(own: Iterable[str], names: Iterable[str]) -> Counter[str]:
+    """Under which prefixes some names are those of a model, and how many of them are."""
+    known, found = set(own), Counter[str]()
+    for name in names:
+        parts = name.split(".")
+        for depth in range(len(parts)):
+            if ".".join(parts[depth:]) in known:
+                found["".join(f"{part}." for part in parts[:depth])] += 1
+    return found
+
+
 def _fits(own: Mapping[str, Any], place: str, state: Mapping[str, Any]) -> list[_Fit]:
     """The ways to read a mapping as the model's weights: under every prefix that fits, or else the nearest one."""
     plain = {_without_wrappers(name): name for name in own}
@@ -88,16 +99,10 @@ def _fits(own: Mapping[str, Any], place: str, state: Mapping[str, Any]) -> list[
     if len(plain) < len(own) or len(named) < len(state):
         # Without the wrappers two names would be one.
         plain, named = {name: name for name in own}, dict(state)
-    prefixes: Counter[str] = Counter({"": 0})
-    for name in named:
-        parts = name.split(".")
-        for depth in range(len(parts)):
-            if ".".join(parts[depth:]) in plain:
-                prefixes["".join(f"{part}." for part in parts[:depth])] += 1
     # A model that wraps another may be given the weights of what it wraps.
     first = {name.split(".")[0] for name in plain}
     inner = {name.partition(".")[2]: target for name, target in plain.items()} if len(first) == 1 else {}
-    found = [_fit(own, plain, place, named, prefix) for prefix in prefixes]
+    found = [_fit(own, plain, place, named, prefix) for prefix in dict.fromkeys(("", *prefixes(plain, named)))]
     found += [_fit(own, inner, place, named, "")] if inner and "" not in inner else []
     fitting = [each for each in found if not each.misfits]
     return fitting or [min(found, key=lambda each: each.distance)]
